@@ -1,0 +1,55 @@
+"""Every error that lightning-chaos raises.
+
+ChaosError
+├── ConfigError             an argument or environment variable that cannot work
+│   └── AddressError        a peer address that is malformed, refused or not allowed
+├── JoinError               the run did not take this node
+│   └── FingerprintError    because its settings differ from the run's
+├── WireError               a malformed, truncated or oversized message
+├── StateError              training state that cannot be laid out or pulled
+├── DataError               a DataLoader that cannot be shared exactly
+├── OperationMismatch       members asked for different operations under one number
+└── NodeLost                this node can no longer take part in the run
+"""
+
+from __future__ import annotations
+
+
+class ChaosError(Exception):
+    """Base of all errors of lightning-chaos."""
+
+
+class ConfigError(ChaosError, ValueError):
+    """An argument or environment variable cannot work; the message says which and what to do."""
+
+
+class AddressError(ConfigError):
+    """A peer address is malformed, cannot be reached or may not be used."""
+
+
+class JoinError(ChaosError, RuntimeError):
+    """The run did not take this node."""
+
+
+class FingerprintError(JoinError):
+    """This node's settings differ from the run's; the message names the first difference."""
+
+
+class WireError(ChaosError):
+    """A message is malformed, truncated, oversized or of another protocol version."""
+
+
+class StateError(ChaosError, RuntimeError):
+    """The training state cannot be laid out, pulled or restored."""
+
+
+class DataError(ChaosError, ValueError):
+    """A DataLoader cannot be shared so that every sample counts exactly once."""
+
+
+class OperationMismatch(ChaosError, RuntimeError):
+    """Members asked for different collective operations under the same number."""
+
+
+class NodeLost(ChaosError, RuntimeError):
+    """This node can no longer take part in the run (its peer process died too often, say)."""

@@ -1,0 +1,221 @@
+"""What peers say to each other, and its encoding.
+
+One MessagePack array per message, tagged with its name.  Decoding checks every field against
+its type; anything unknown or malformed raises :class:`WireError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.values import (
+    Ballot,
+    Decision,
+    Member,
+    Proposal,
+    Report,
+    Uid,
+    View,
+)
+
+Fingerprint = tuple[tuple[str, str], ...]
+"""Settings that members must share: (name, value) in the order they are compared."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages between peers."""
+
+
+class Hello(Message, frozen=True, array_like=True, tag=True):
+    """First message on a control connection, both ways."""
+
+    version: int
+    run: str
+    sender: Member
+
+
+class Refuse(Message, frozen=True, array_like=True, tag=True):
+    """Why the sender closes the connection or does not take a newcomer."""
+
+    reason: str
+    setting: str = ""
+    """First differing setting, when that is the reason."""
+
+
+class Status(Message, frozen=True, array_like=True, tag=True):
+    """Where the sender stands; sent after Hello, on change and as heartbeat."""
+
+    epoch: int
+    """Epoch installed, 0 if none."""
+    round: int
+    """Highest round begun, -1 before the first."""
+    finished: int = -1
+    """Round after which the sender's training ended, -1 while it trains."""
+    waiting: str = ""
+    """What the sender waits for, for people."""
+
+
+class ViewNews(Message, frozen=True, array_like=True, tag=True):
+    """The view a member has installed, told to newcomers and candidates."""
+
+    view: View
+
+
+class Offer(Message, frozen=True, array_like=True, tag=True):
+    """A candidate asks another to let it found the run."""
+
+    ballot: Ballot
+
+
+class Accept(Message, frozen=True, array_like=True, tag=True):
+    """The sender will join the run that this offer founds, and accepts no other meanwhile."""
+
+    ballot: Ballot
+
+
+class Withdraw(Message, frozen=True, array_like=True, tag=True):
+    """The offer no longer stands; who accepted it is free."""
+
+    ballot: Ballot
+
+
+class JoinRequest(Message, frozen=True, array_like=True, tag=True):
+    """A newcomer asks the lead for a seat."""
+
+    member: Member
+    fingerprint: Fingerprint
+
+
+class JoinReady(Message, frozen=True, array_like=True, tag=True):
+    """A learner holds the whole state at the begin of that round."""
+
+    epoch: int
+    round: int
+
+
+class LeaveRequest(Message, frozen=True, array_like=True, tag=True):
+    """A member asks the lead to be planned out."""
+
+    uid: Uid
+
+
+class FlushRequest(Message, frozen=True, array_like=True, tag=True):
+    """A member lost frames on a link that works again: flush without changing the members."""
+
+    epoch: int
+    reason: str
+
+
+class Unreachable(Message, frozen=True, array_like=True, tag=True):
+    """All members that the sender has no path to at present (empty: it reaches everyone)."""
+
+    epoch: int
+    uids: tuple[Uid, ...]
+
+
+class LastWord(Message, frozen=True, array_like=True, tag=True):
+    """An incarnation votes no more; said by its peer, its worker or its agent."""
+
+    uid: Uid
+    reason: str
+
+
+class Prepare(Message, frozen=True, array_like=True, tag=True):
+    """The lead asks for agreement; also the question what was agreed to before."""
+
+    proposal: Proposal
+    carried: tuple[Proposal, ...] = ()
+    """Older proposals that may be committed somewhere and count as last views too."""
+
+
+class Ack(Message, frozen=True, array_like=True, tag=True):
+    """The sender agrees and promises to agree to no lower ballot."""
+
+    ballot: Ballot
+    prior: tuple[Proposal, ...]
+    """Proposals it had ACKed since its installed view and not seen resolved."""
+    report: Report | None = None
+
+
+class Nack(Message, frozen=True, array_like=True, tag=True):
+    """The sender does not agree; says why and where it stands."""
+
+    ballot: Ballot
+    reason: str
+    promised: Ballot
+    epoch: int
+    granted: int
+    """Highest round its worker has a permit for."""
+    prior: tuple[Proposal, ...] = ()
+    final: bool = False
+    """Asking again with a higher ballot will not help."""
+
+
+class Commit(Message, frozen=True, array_like=True, tag=True):
+    """The proposal is the next view."""
+
+    proposal: Proposal
+    decision: Decision | None = None
+
+
+class Abort(Message, frozen=True, array_like=True, tag=True):
+    """The proposal of that ballot will not be committed."""
+
+    ballot: Ballot
+
+
+class AskCommit(Message, frozen=True, array_like=True, tag=True):
+    """The sender saw a frame of an epoch above its own and asks for the COMMIT."""
+
+    epoch: int
+
+
+class StopRequest(Message, frozen=True, array_like=True, tag=True):
+    """Ask the run to end, everywhere after the same round (``lightning-chaos stop``)."""
+
+    reason: str
+
+
+AnyMessage = (
+    Hello
+    | Refuse
+    | Status
+    | ViewNews
+    | Offer
+    | Accept
+    | Withdraw
+    | JoinRequest
+    | JoinReady
+    | LeaveRequest
+    | FlushRequest
+    | Unreachable
+    | LastWord
+    | Prepare
+    | Ack
+    | Nack
+    | Commit
+    | Abort
+    | AskCommit
+    | StopRequest
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: Message) -> bytes:
+    """Bytes of a message, without framing."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview) -> AnyMessage:
+    """The message in these bytes.
+
+    Raises:
+        WireError: unknown tag, wrong types, missing fields, trailing or truncated bytes.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WireError(f"not a message of protocol: {error}") from error

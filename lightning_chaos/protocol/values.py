@@ -1,0 +1,134 @@
+"""The value types that the whole house speaks of: members, views, operations."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lightning_chaos.planning.values import ReducePlan
+
+PROTOCOL_VERSION = 1
+
+Uid = str
+"""One incarnation of one node: ``name/incarnation`` (see :attr:`Member.uid`)."""
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    """One incarnation of a node.  A peer draws a new incarnation at each start."""
+
+    node: str
+    """Name of the node, the same for all incarnations."""
+    incarnation: int
+    """Nanoseconds since 1970 at the start of the peer: later ones are larger."""
+    host: str
+    """Address others dial; with :attr:`port` the node's one inbound door."""
+    port: int
+    machine: str = ""
+    """Names boot, machine and pid namespace: equal where one process can see the other's pid."""
+    pid: int = 0
+    """Process id of the peer on :attr:`machine`."""
+
+    @property
+    def uid(self) -> Uid:
+        """Identity in views, ballots and frames."""
+        return f"{self.node}/{self.incarnation:x}"
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"{self.host}:{self.port}"
+
+
+class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Number of a proposal; a higher one supersedes a lower one."""
+
+    counter: int = 0
+    proposer: Uid = ""
+
+
+class View(msgspec.Struct, frozen=True, array_like=True):
+    """An agreed membership: who is in, who learns, and how they reduce."""
+
+    run: str
+    generation: int
+    """Restarts of the run from a checkpoint so far."""
+    epoch: int
+    """Grows with every view; never repeats."""
+    members: tuple[Member, ...]
+    """Oldest first: index = rank, ``members[0]`` is the lead and rank zero."""
+    learners: tuple[Member, ...]
+    """Newcomers that pull the state; they contribute nothing and count in no quorum."""
+    switch: int
+    """First round that runs under this view."""
+    plan: ReducePlan
+
+    @property
+    def uids(self) -> tuple[Uid, ...]:
+        """Identities of the members, oldest first."""
+        return tuple(m.uid for m in self.members)
+
+    def find(self, uid: Uid) -> Member | None:
+        """The member or learner of that identity, if it is in the view."""
+        return next((m for m in (*self.members, *self.learners) if m.uid == uid), None)
+
+    def rank(self, uid: Uid) -> int | None:
+        """Position among the members, None for a learner or stranger."""
+        return next((i for i, m in enumerate(self.members) if m.uid == uid), None)
+
+
+class OpId(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Number of a collective operation: the k-th since the begin of a round."""
+
+    round: int
+    k: int
+
+    def __str__(self) -> str:
+        return f"{self.round}.{self.k}"
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """What a frozen worker holds (design §6); travels in the ACK of an unplanned change."""
+
+    finished: OpId
+    """Last operation of which this member holds every result."""
+    keeps: bool
+    """It still holds the results of :attr:`finished` and can pass them on."""
+    current: OpId | None
+    """The operation begun and not finished, if any."""
+    held: tuple[int, ...]
+    """Chunks of :attr:`current` whose result it holds whole."""
+    chunks: int
+    """Number of chunks of :attr:`current`."""
+    contributors: tuple[Uid, ...]
+    """Who contributed to the held chunks: the members under which the attempt ran."""
+    begun_round: int
+    """Highest round whose batch this worker has fetched."""
+
+
+class Decision(msgspec.Struct, frozen=True, array_like=True):
+    """What the frozen workers do next; travels in the COMMIT of an unplanned change."""
+
+    finished: OpId
+    """All members complete this operation first."""
+    source: Uid
+    """Who passes its results on, '' if nobody is behind."""
+    behind: tuple[Uid, ...]
+    """Members that lack it."""
+    held: dict[int, Uid]
+    """Chunks of the next operation whose results are kept, and who passes each on."""
+    contributors: tuple[Uid, ...]
+    """Whose contributions the kept chunks hold; empty when all is done again."""
+    data_from: int
+    """First round whose samples are shared out under the new view."""
+
+
+class Proposal(msgspec.Struct, frozen=True, array_like=True):
+    """A view that a member asks the others to agree to."""
+
+    ballot: Ballot
+    base: int
+    """Epoch of the view it replaces."""
+    view: View
+    planned: bool
+    """Planned changes switch between two rounds; unplanned ones freeze the workers."""
+    reason: str
+    """For people: why the view changes."""

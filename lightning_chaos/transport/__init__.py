@@ -1,0 +1,1 @@
+"""Bytes between two machines: addresses, dialling, the one inbound door, framing, pacing."""

@@ -1,0 +1,57 @@
+"""How one node reaches another: the seam where relays and tests come in."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.door import Kind, preamble
+
+
+class Dialler(Protocol):
+    """Opens a connection; everything that dials takes one as an argument."""
+
+    async def __call__(self, address: Address, timeout_s: float) -> socket.socket:
+        """A connected, non-blocking stream socket.
+
+        Raises:
+            OSError: refused, unreachable or not connected within ``timeout_s`` seconds.
+        """
+        ...
+
+
+async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
+    """Plain TCP, small messages sent at once."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            infos = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
+            family, kind, proto, _, target = infos[0]
+            sock = socket.socket(family, kind, proto)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.sock_connect(sock, target)
+            except BaseException:
+                sock.close()
+                raise
+    except TimeoutError:
+        raise OSError(f"{address} did not answer within {timeout_s:g} s") from None
+    return sock
+
+
+async def dial(dialler: Dialler, address: Address, kind: Kind, timeout_s: float) -> socket.socket:
+    """A connection that has said what it is for.
+
+    Raises:
+        OSError: see :class:`Dialler`.
+    """
+    sock = await dialler(address, timeout_s)
+    try:
+        await asyncio.get_running_loop().sock_sendall(sock, preamble(kind))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
