@@ -62,6 +62,11 @@ class View(msgspec.Struct, frozen=True, array_like=True):
     plan: ReducePlan
 
     @property
+    def plan_problem(self) -> str | None:
+        """Why the plan does not serve the members, None if it does."""
+        return self.plan.check(len(self.members))
+
+    @property
     def uids(self) -> tuple[Uid, ...]:
         """Identities of the members, oldest first."""
         return tuple(m.uid for m in self.members)

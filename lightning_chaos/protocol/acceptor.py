@@ -1,0 +1,98 @@
+"""How one member answers proposals: promises, permits and the freeze (design §4)."""
+
+from __future__ import annotations
+
+from lightning_chaos.protocol.messages import Ack, Nack, Prepare
+from lightning_chaos.protocol.values import Ballot, Proposal, Report, Uid
+
+
+class Acceptor:
+    """What one peer has promised since the view it has installed.
+
+    Every proposal ACKed since then is kept and told in every answer: it may be committed
+    somewhere without this peer knowing, and whoever proposes next must take it into account.
+    """
+
+    def __init__(self, me: Uid) -> None:
+        self._me = me
+        self.promised = Ballot()
+        self.acked: tuple[Proposal, ...] = ()
+        self.blocked: int | None = None
+        """Switch round of a planned change agreed to: no permit from there on."""
+        self.freezing: Prepare | None = None
+        """Unplanned change that waits for the worker to freeze."""
+        self.report: Report | None = None
+        """What the frozen worker holds; stays true until a view is installed."""
+        self.since: float | None = None
+        """When the oldest undecided agreement was given."""
+        self._answer: Ack | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """The worker is frozen or has been told to freeze."""
+        return self.freezing is not None or self.report is not None
+
+    def prepare(self, now: float, message: Prepare, epoch: int, granted: int) -> Ack | Nack | None:
+        """The answer, or None if the worker must freeze first (see :attr:`freezing`)."""
+        proposal = message.proposal
+        reason = self._objection(proposal, epoch, granted)
+        if reason:
+            final = proposal.base == epoch and proposal.view.plan_problem is not None
+            return self._nack(proposal.ballot, reason, epoch, granted, final)
+        if self._answer is not None and self._answer.ballot == proposal.ballot:
+            return self._answer
+        self.promised = proposal.ballot
+        self.since = now if self.since is None else self.since
+        self.freezing = None
+        if proposal.planned:
+            self.blocked = proposal.view.switch
+            return self._ack(proposal, None)
+        self.blocked = None
+        self.freezing = message
+        return self.frozen_with(self.report) if self.report is not None else None
+
+    def frozen_with(self, report: Report) -> Ack | None:
+        """The worker is frozen; the answer to the change that waits for it, if one does."""
+        self.report = report
+        if self.freezing is None:
+            return None
+        proposal = self.freezing.proposal
+        self.freezing = None
+        return self._ack(proposal, report)
+
+    def abort(self, ballot: Ballot) -> None:
+        """A planned change will not be committed: permits may go on."""
+        if self.promised == ballot and not self.frozen:
+            self.blocked, self.since = None, None
+            self.acked = tuple(p for p in self.acked if p.ballot != ballot)
+
+    def installed(self) -> None:
+        """A view is installed: every older proposal and promise is over."""
+        self.acked, self.blocked, self.freezing = (), None, None
+        self.report, self.since, self._answer = None, None, None
+
+    def _objection(self, proposal: Proposal, epoch: int, granted: int) -> str:
+        if proposal.base != epoch:
+            return f"it builds on epoch {proposal.base}, epoch {epoch} is installed here"
+        if proposal.ballot < self.promised:
+            return f"a higher ballot was promised to {self.promised.proposer}"
+        if proposal.view.epoch <= epoch:
+            return f"epoch {proposal.view.epoch} is not above {epoch}"
+        if (problem := proposal.view.plan_problem) is not None:
+            return problem
+        if proposal.planned and self.frozen:
+            return "the worker is frozen by an unplanned change"
+        if proposal.planned and granted >= proposal.view.switch:
+            return f"round {granted} is permitted already"
+        return ""
+
+    def _nack(
+        self, ballot: Ballot, reason: str, epoch: int, granted: int, final: bool
+    ) -> Nack:
+        return Nack(ballot, reason, self.promised, epoch, granted, self.acked, final)
+
+    def _ack(self, proposal: Proposal, report: Report | None) -> Ack:
+        prior = tuple(p for p in self.acked if p.ballot != proposal.ballot)
+        self._answer = Ack(proposal.ballot, prior, report)
+        self.acked = (*prior, proposal)
+        return self._answer

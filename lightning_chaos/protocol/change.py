@@ -1,0 +1,66 @@
+"""One view change as its proposer sees it: whom it asked, what they said, whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from lightning_chaos.protocol.messages import Ack, Nack
+from lightning_chaos.protocol.quorum import may_commit
+from lightning_chaos.protocol.values import Proposal, Uid, View
+
+
+@dataclass(slots=True)
+class Change:
+    """An open proposal."""
+
+    proposal: Proposal
+    carried: tuple[Proposal, ...]
+    """Older proposals that may be committed somewhere: their views count as last views too."""
+    asked: tuple[Uid, ...]
+    deadline: float
+    acks: dict[Uid, Ack] = field(default_factory=dict)
+    nacks: dict[Uid, Nack] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> tuple[Uid, ...]:
+        """A planned change waits for all it asked, an unplanned one for the new members."""
+        if self.proposal.planned:
+            return self.asked
+        return self.proposal.view.uids
+
+    @property
+    def missing(self) -> tuple[Uid, ...]:
+        """Whose ACK is still needed."""
+        return tuple(uid for uid in self.needed if uid not in self.acks)
+
+    def uncertain(self, me: Uid) -> tuple[Proposal, ...]:
+        """Older proposals that may be committed somewhere, as far as the answers tell.
+
+        A proposal is committed only with the ACK of all its view's members, by its proposer
+        alone.  So one's own is not, and one that an answering member of its view has not ACKed
+        never will be (its answer promised to ACK nothing lower any more).
+        """
+        found: dict[Proposal, None] = {}
+        answers: list[Ack | Nack] = [*self.acks.values(), *self.nacks.values()]
+        for given in answers:
+            found.update(dict.fromkeys(given.prior))
+        return tuple(
+            p
+            for p in found
+            if p.ballot.proposer != me
+            and p.ballot < self.proposal.ballot
+            and all(
+                p in answer.prior
+                for uid, answer in self.acks.items()
+                if p.view.rank(uid) is not None
+            )
+        )
+
+    def verdict(self, last: View, dead: Collection[Uid]) -> tuple[bool, str]:
+        """Whether the agreement is enough, and why (not); ``last`` is the base view."""
+        for uids in (last.uids, *(p.view.uids for p in self.carried)):
+            agreed, reason = may_commit(uids, self.acks, dead)
+            if not agreed:
+                return False, reason
+        return True, reason

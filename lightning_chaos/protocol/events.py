@@ -1,0 +1,132 @@
+"""What goes into the state machine and what comes out of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from lightning_chaos.protocol.local import AnyLocal, Local
+from lightning_chaos.protocol.messages import AnyMessage, Message
+from lightning_chaos.protocol.values import Member, Uid
+
+# ---- events: what the driver saw -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A control connection to this incarnation is up (the first one, if there are two)."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Unlinked:
+    """No control connection to this incarnation is left, and dialling it once more failed."""
+
+    uid: Uid
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessGone:
+    """The peer process of this incarnation, on this same machine, does not exist any more."""
+
+    uid: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A message from a linked incarnation."""
+
+    sender: Uid
+    message: AnyMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Discovery has tried every address it knows; who answered is linked by now."""
+
+    exclusive: bool
+    """Nobody else can be founding this run now (a lock is held)."""
+    problem: str = ""
+    """Why this node may neither join nor found, '' if it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromWorker:
+    """A message of this node's worker."""
+
+    message: AnyLocal
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGone:
+    """This node's worker process ended or closed its socket."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; the driver sends one at least every ``timeout / 20``."""
+
+
+Event = Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick
+
+# ---- actions: what the driver must do ------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a linked incarnation (dropped if the link is gone)."""
+
+    to: Uid
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Hold a control connection to this member from now on; report Linked or Unlinked."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """Close every control connection to this incarnation after what is queued is sent."""
+
+    uid: Uid
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell this node's worker."""
+
+    message: Local
+
+
+class Level(enum.Enum):
+    """How loud a log line is."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line of the run's story."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """End the peer process once what is queued is sent."""
+
+    reason: str
+
+
+Action = Send | Connect | Hangup | Tell | Log | Quit

@@ -1,0 +1,216 @@
+"""What a peer and its own worker say to each other.
+
+Ordered and reliable (a socket pair between two processes of one node).  A worker obeys: it
+starts no round without a permit, and between :class:`Freeze` and :class:`Install` it completes
+nothing, accepts no frame and hands no result to training.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.messages import Fingerprint
+from lightning_chaos.protocol.values import Ballot, Decision, Member, Report, Uid, View
+
+
+class Local(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages between a peer and its worker."""
+
+
+# ---- peer to worker ------------------------------------------------------------------------
+
+
+class Standing(Local, frozen=True, array_like=True, tag=True):
+    """The search is over: this node founded the run or found it."""
+
+    me: Member
+    newcomer: bool
+    view: View
+    round: int
+    """Highest round known to be begun, -1 before the first."""
+
+
+class Permit(Local, frozen=True, array_like=True, tag=True):
+    """Rounds up to this one may be started, under the views installed so far."""
+
+    upto: int
+
+
+class Freeze(Local, frozen=True, array_like=True, tag=True):
+    """Stop completing operations and answer with :class:`Frozen`."""
+
+    ballot: Ballot
+
+
+class Install(Local, frozen=True, array_like=True, tag=True):
+    """A committed view; with a decision it also ends the freeze."""
+
+    view: View
+    decision: Decision | None
+    reason: str
+
+
+class Refused(Local, frozen=True, array_like=True, tag=True):
+    """The run does not take this node, or the search failed; training cannot begin."""
+
+    reason: str
+    setting: str = ""
+
+
+class Removed(Local, frozen=True, array_like=True, tag=True):
+    """The run went on without this node; it may come back as a newcomer."""
+
+    reason: str
+
+
+class RunOver(Local, frozen=True, array_like=True, tag=True):
+    """The run this node looked for has finished."""
+
+    round: int
+
+
+class AllDone(Local, frozen=True, array_like=True, tag=True):
+    """Every member has finished, or is gone: data connections may be closed."""
+
+
+class Stop(Local, frozen=True, array_like=True, tag=True):
+    """Somebody asked the whole run to end; the worker raises its end flag."""
+
+    reason: str
+
+
+class Waiting(Local, frozen=True, array_like=True, tag=True):
+    """Why permits do not come, for people ('' when they do again)."""
+
+    reason: str
+
+
+# ---- worker to peer ------------------------------------------------------------------------
+
+
+class AskSeat(Local, frozen=True, array_like=True, tag=True):
+    """The worker is ready to train; a newcomer's peer now asks for a seat."""
+
+    fingerprint: Fingerprint
+    at_round: int = -1
+    """Ask only when the run has begun this round."""
+
+
+class Begun(Local, frozen=True, array_like=True, tag=True):
+    """The worker has started this round."""
+
+    round: int
+
+
+class Frozen(Local, frozen=True, array_like=True, tag=True):
+    """The worker is frozen and holds this."""
+
+    ballot: Ballot
+    report: Report
+
+
+class Pulling(Local, frozen=True, array_like=True, tag=True):
+    """A learner's progress; silence for too long costs it its place."""
+
+    bytes: int
+    total: int
+
+
+class Pulled(Local, frozen=True, array_like=True, tag=True):
+    """A learner holds the whole state at the begin of this round."""
+
+    epoch: int
+    round: int
+
+
+class Broken(Local, frozen=True, array_like=True, tag=True):
+    """A data link failed; ``mended`` when a new connection replaced it and frames were lost."""
+
+    uid: Uid
+    reason: str
+    mended: bool
+
+
+class Late(Local, frozen=True, array_like=True, tag=True):
+    """A member has contributed nothing to an operation for longer than ``worker_timeout``."""
+
+    uid: Uid
+    seconds: float
+    operation: str
+
+
+class SawEpoch(Local, frozen=True, array_like=True, tag=True):
+    """A frame of an epoch that this worker has not installed came from that member."""
+
+    uid: Uid
+    epoch: int
+
+
+class Word(Local, frozen=True, array_like=True, tag=True):
+    """Another node's worker said, on a data link, that its incarnation votes no more."""
+
+    uid: Uid
+    reason: str
+
+
+class Leaving(Local, frozen=True, array_like=True, tag=True):
+    """The worker wants to go between two rounds."""
+
+
+class Done(Local, frozen=True, array_like=True, tag=True):
+    """Training ended after this round."""
+
+    round: int
+
+
+class Farewell(Local, frozen=True, array_like=True, tag=True):
+    """The worker ends now, without a plan."""
+
+    reason: str
+
+
+AnyLocal = (
+    Standing
+    | Permit
+    | Freeze
+    | Install
+    | Refused
+    | Removed
+    | RunOver
+    | AllDone
+    | Stop
+    | Waiting
+    | AskSeat
+    | Begun
+    | Frozen
+    | Pulling
+    | Pulled
+    | Broken
+    | Late
+    | SawEpoch
+    | Word
+    | Leaving
+    | Done
+    | Farewell
+)
+
+_decoder: msgspec.msgpack.Decoder[AnyLocal] = msgspec.msgpack.Decoder(AnyLocal)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_local(message: Local) -> bytes:
+    """Bytes of a message, without framing."""
+    return _encoder.encode(message)
+
+
+def decode_local(data: bytes | bytearray | memoryview) -> AnyLocal:
+    """The message in these bytes.
+
+    Raises:
+        WireError: not such a message.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WireError(f"not a message between peer and worker: {error}") from error
