@@ -1,0 +1,60 @@
+# Everything happens in .venv, made from constraints.txt; plain pip, Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_VENV := .make/wheel-venv
+# What is run once more against the built wheel, in an environment without the sources.
+WHEEL_TESTS ?= test_house.py test_autoload.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs build wheel-test clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## nodes join, crash and leave while a model trains (ARGS="--help")
+	@$(BIN)/lightning-chaos demo $(ARGS)
+
+test: lint wheel-test ## lint, the tests against the built wheel, then all tests
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links of the documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/check_links.py
+
+docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
+	$(BIN)/python docs/check_links.py
+
+build: $(VENV)/.installed ## wheel and source archive in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+wheel-test: build $(WHEEL_VENV)/.installed ## some tests against the wheel, in a clean environment
+	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+	cd $(WHEEL_VENV) && bin/python -P -c \
+	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
+	cd $(WHEEL_VENV) && bin/pytest -q -p no:cacheprovider -c ../../pyproject.toml \
+	  --rootdir ../.. $(addprefix ../../tests/,$(WHEEL_TESTS))
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) .make dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "lightning-chaos needs Python 3.11 or later: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[demo,dev]"
+	@touch $@
+
+# The wheel's own requirements come first, so that a new wheel is then laid over them in a second.
+$(WHEEL_VENV)/.installed: pyproject.toml constraints.txt | build
+	rm -rf $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet -c constraints.txt \
+	  "$$(echo dist/*.whl)[demo]" pytest pytest-timeout hypothesis
+	@touch $@

@@ -1,0 +1,142 @@
+"""``lightning-chaos``: show a cluster at work, look at a run, end one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from lightning_chaos import __version__
+from lightning_chaos.errors import ChaosError, JoinError
+from lightning_chaos.transport.address import Address, parse_address
+from lightning_chaos.visit import Sight, ask_to_stop, look
+
+
+class _Commands(click.Group):
+    """Our own errors are one line on stderr and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ChaosError as error:
+            click.echo(f"lightning-chaos: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lightning-chaos")
+def main() -> None:
+    """Train one model together on machines that come and go."""
+
+
+@main.command()
+@click.option(
+    "--nodes", type=click.IntRange(2, 16), default=3, show_default=True, help="Nodes at the start."
+)
+@click.option(
+    "--script",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help='Training script with Trainer(strategy="chaos"); our digits if not given.',
+)
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report."
+)
+@click.option(
+    "--keep-logs", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and output."
+)
+@click.option(
+    "--link-rate",
+    type=click.FloatRange(min=1),
+    default=200.0,
+    show_default=True,
+    help="Mbit/s that each link is paced to.",
+)
+@click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
+def demo(
+    nodes: int,
+    script: Path | None,
+    json_path: Path | None,
+    keep_logs: Path | None,
+    link_rate: float,
+    script_args: Sequence[str],
+) -> None:
+    """Show a cluster on this machine that grows, is hurt and goes on.
+
+    Arguments after -- go to the training script.  Exit code 1: a promise was not kept.
+    """
+    from lightning_chaos.demo.play import Settings, play
+    from lightning_chaos.demo.report import print_report, write_json
+
+    # However the demo is ended, it ends the nodes it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    console = Console()
+    report = play(Settings(nodes, script, script_args, link_rate, keep_logs), console)
+    print_report(report, console)
+    if json_path is not None:
+        write_json(report, json_path)
+    sys.exit(0 if report.passed else 1)
+
+
+_RUN = click.option("--run", required=True, envvar="CHAOS_RUN", help="Run id.")
+_PEER = click.option("--peer", help="host:port of a node; found on this machine if not given.")
+
+
+@main.command()
+@_RUN
+@_PEER
+def stop(run: str, peer: str | None) -> None:
+    """End a run: everywhere after the same round."""
+    asked = asyncio.run(ask_to_stop(_addresses(run, peer), run, "lightning-chaos stop"))
+    click.echo(f"asked {', '.join(asked)} to end run {run}")
+
+
+@main.command()
+@_RUN
+@_PEER
+def status(run: str, peer: str | None) -> None:
+    """Show who is in a run and where it stands."""
+    sight = asyncio.run(look(_addresses(run, peer), run))
+    Console().print(_status_table(sight))
+
+
+def _addresses(run: str, peer: str | None) -> list[Address]:
+    """Where to ask for the run.
+
+    Raises:
+        JoinError: no node of it is known on this machine.
+    """
+    if peer is not None:
+        return [parse_address(peer)]
+    from lightning_chaos.peer.discovery import DiscoveryDir
+
+    found = DiscoveryDir(run).live()
+    if not found:
+        raise JoinError(f"no node of run {run} is known on this machine; name one with --peer")
+    return found
+
+
+def _status_table(sight: Sight) -> Table:
+    view = sight.view
+    title = f"run {view.run} · epoch {view.epoch} · round {sight.status.round}"
+    if sight.status.finished >= 0:
+        title += f" · finished after round {sight.status.finished}"
+    if sight.status.waiting:
+        title += f" · {sight.node.node} waits: {sight.status.waiting}"
+    table = Table(title=title, title_justify="left")
+    for name in ("node", "is", "address"):
+        table.add_column(name)
+    for rank, member in enumerate(view.members):
+        table.add_row(member.node, "member" if rank else "lead", member.address)
+    for learner in view.learners:
+        table.add_row(learner.node, "learner", learner.address)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Runs the reduce plan of a view: one numbered sequence of operations, exact and abortable."""

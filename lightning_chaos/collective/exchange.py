@@ -1,0 +1,328 @@
+"""The collective core of one worker: events in, actions out; no sockets, threads or torch.
+
+Rules (design §6).  Operations are one numbered sequence; every member contributes to each, so
+two members are never more than one finished operation apart.  The root of a chunk adds up in
+member order, and everyone takes its bytes.  Results of an operation are kept until the first
+result of the next one is here: that one needed everybody's contribution, so everybody has
+finished the one before (it is *stable*).  Contributions are kept until the operation is
+finished.  Thus after a failure either somebody can pass a result on, or all can do it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lightning_chaos.collective.actions import (
+    Action,
+    AskCommit,
+    Failed,
+    Finished,
+    Landing,
+    Misbehaved,
+    Purge,
+    Resume,
+    Stable,
+    Verdict,
+)
+from lightning_chaos.collective.frames import Frame, FrameKind
+from lightning_chaos.collective.hand import Hand
+from lightning_chaos.collective.layout import HEADER, Layout
+from lightning_chaos.collective.operation import Operation, Space
+from lightning_chaos.collective.roots import Floats
+from lightning_chaos.errors import ChaosError, NodeLost, WireError
+from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
+
+BEFORE_ALL = OpId(-1, 0)
+"""Stands for the last finished operation while there has been none."""
+
+
+class Exchange:
+    """Runs operations with the other members of the view.
+
+    Every method but :meth:`report` and :meth:`late` may cause actions; the driver takes them
+    with :meth:`actions` after each call and carries them out in order.
+
+    Args:
+        me: this worker's identity.
+        clock: seconds, monotonic; only measures how long an operation has been under way.
+    """
+
+    def __init__(self, me: Uid, clock: Callable[[], float]) -> None:
+        self._me = me
+        self._clock = clock
+        self._space = Space()
+        self._view: View | None = None
+        self._pending: list[View] = []
+        self._asked: set[tuple[Uid, int]] = set()
+        self._last = BEFORE_ALL
+        self._previous: Operation | None = None
+        self._current: Operation | None = None
+        self._waiting: Operation | None = None
+        self._frozen = False
+        self._out: list[Action] = []
+        self._hand = Hand(me, self._out)
+
+    def actions(self) -> list[Action]:
+        """What is to be done since the last call, in order."""
+        out = list(self._out)
+        self._out.clear()
+        return out
+
+    @property
+    def frozen(self) -> bool:
+        """Between :meth:`freeze` and the :meth:`install` that ends it."""
+        return self._frozen
+
+    @property
+    def last(self) -> OpId:
+        """The last operation finished here."""
+        return self._last
+
+    # ---- from training -----------------------------------------------------------------------
+
+    def start(self, last: OpId) -> None:
+        """A newcomer holds the state after ``last``; its first operation is the next one."""
+        self._last = last
+
+    def begin(
+        self,
+        op: OpId,
+        label: str,
+        blob: bytes,
+        vector: Floats | None = None,
+        weight: float = 0.0,
+        buckets: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        """Contribute to the next operation; its end comes as :class:`Finished`.
+
+        While frozen it only gets ready, and begins under the view that ends the freeze.
+
+        Args:
+            op: number, above that of the last operation.
+            label: kind and call site, the same at all members.
+            blob: this member's part of the header, any bytes.
+            vector: flat float32 on the CPU, shape ``(n,)``, already multiplied by ``weight``;
+                must stay unchanged until the operation is finished.
+            weight: of this member's vector in the mean; finite, not negative.
+            buckets: (offset, length) in bytes, tiling the vector; None for a single one.
+
+        Raises:
+            NodeLost: this worker is no member of the view that the operation runs under.
+            ChaosError: the weight cannot be used or the blob is too long.
+            ValueError: out of turn, or vector and buckets do not fit.
+        """
+        if self._current is not None or self._waiting is not None or op <= self._last:
+            raise ValueError(f"operation {op} begun out of turn, the last one was {self._last}")
+        if buckets is None:
+            buckets = () if vector is None else ((0, vector.nbytes),)
+        fresh = Operation(op, label, blob, vector, weight, buckets, self._space, self._clock())
+        if self._frozen:
+            self._waiting = fresh
+        else:
+            self._start(fresh)
+
+    def late(self) -> tuple[OpId, float, tuple[Uid, ...]] | None:
+        """The operation under way, its seconds so far, and who owes this worker a contribution.
+
+        A result that does not come names nobody: its root may itself be waiting.
+        """
+        operation = self._current
+        if operation is None or self._frozen:
+            return None
+        owing = tuple(dict.fromkeys(operation.missing()))
+        return operation.op, self._clock() - operation.begun_s, owing
+
+    # ---- from the peer -----------------------------------------------------------------------
+
+    def install(self, view: View, decision: Decision | None) -> None:
+        """Take over a committed view; one that is known already changes nothing.
+
+        A planned one serves from the first operation of round ``view.switch`` on.  An unplanned
+        one, which has a decision, serves at once and ends the freeze.
+        """
+        if view.epoch <= self._newest():
+            return
+        self._asked = {(uid, epoch) for uid, epoch in self._asked if epoch > view.epoch}
+        if decision is None:
+            self._pending.append(view)
+        else:
+            self._recover(view, decision)
+        self._out.append(Resume())
+
+    def freeze(self) -> None:
+        """From now on complete nothing, take no frame, hand out no result."""
+        self._frozen = True
+        if self._current is not None:
+            self._current.attempt.void()
+        self._out.append(Resume())
+
+    def report(self, begun_round: int) -> Report:
+        """What this frozen worker holds.
+
+        Args:
+            begun_round: highest round whose batch was fetched.
+        """
+        operation = self._current
+        return Report(
+            finished=self._last,
+            keeps=self._previous is not None,
+            current=operation.op if operation else None,
+            held=tuple(sorted(operation.held)) if operation else (),
+            chunks=len(operation.attempt.layout.chunks) if operation else 0,
+            contributors=operation.attempt.layout.members if operation else (),
+            begun_round=begun_round,
+        )
+
+    # ---- from data links ---------------------------------------------------------------------
+
+    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
+        """Where the payload of an arriving frame goes, or why nowhere."""
+        if frame.epoch > self._newest():
+            if (sender, frame.epoch) not in self._asked:
+                self._asked.add((sender, frame.epoch))
+                self._out.append(AskCommit(sender, frame.epoch))
+            return Verdict.PAUSE
+        epoch = self._view.epoch if self._view else 0
+        if self._frozen or frame.epoch < epoch or frame.op <= self._last:
+            # Frozen: a later view is to come, under which nothing of this one is wanted.
+            return Verdict.DROP
+        current = self._current
+        if current is None or frame.op > current.op:
+            return Verdict.PAUSE
+        if current.surplus(sender, frame):
+            return Verdict.DROP
+        if frame.epoch > current.attempt.epoch or frame.op < current.op:
+            self._accuse(
+                sender,
+                f"sent operation {frame.op} under epoch {frame.epoch}; here it is "
+                f"{current.op} under epoch {current.attempt.epoch}",
+            )
+            return Verdict.DROP
+        if frame.tag != current.tag and frame.chunk != HEADER:
+            # Another operation under this number: the header will tell everybody which.
+            return Verdict.DROP
+        fault = current.fault(sender, frame)
+        if fault:
+            self._accuse(sender, fault)
+            return Verdict.DROP
+        return current.land(sender, frame)
+
+    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
+        """The payload of a frame is whole in the landing that :meth:`place` gave."""
+        current = self._current
+        if landing.memory is None or current is None:
+            return
+        attempt = current.attempt
+        del attempt.coming[sender, frame.chunk]
+        chunk = attempt.layout.chunks[frame.chunk]
+        try:
+            if frame.kind is FrameKind.RESULT:
+                self._hand.hold(current, chunk, frame.weight, landing.memory)
+            else:
+                self._hand.add(current, sender, chunk, frame.weight, landing.memory)
+        except WireError as error:
+            self._accuse(sender, str(error))
+        self._settle()
+
+    # ---- one operation -----------------------------------------------------------------------
+
+    def _start(self, operation: Operation) -> None:
+        while self._pending and self._pending[0].switch <= operation.op.round:
+            self._view = self._pending.pop(0)
+        view = self._view
+        if view is None or view.rank(self._me) is None:
+            raise NodeLost(
+                f"{self._me} began operation {operation.op} but is no member of "
+                f"{f'epoch {view.epoch}' if view else 'any view'}"
+            )
+        layout = Layout.of(view.uids, view.plan, operation.buckets)
+        operation.afresh(self._me, view.epoch, layout)
+        self._current = operation
+        self._hand.contribute(operation)
+        self._settle()
+        self._out.append(Resume())
+
+    def _settle(self) -> None:
+        """See what the results that have come mean."""
+        operation = self._current
+        if operation is None or not operation.held:
+            return
+        if self._previous is not None:
+            self._out.append(Stable(self._previous.op))
+            self._previous = None
+        if operation.whole and not operation.failed:
+            self._finish(operation)
+
+    def _finish(self, operation: Operation) -> None:
+        attempt, parts = operation.attempt, operation.parts
+        assert operation.total is not None
+        operation.release()
+        self._current, self._previous, self._last = None, operation, operation.op
+        self._out.append(
+            Finished(
+                op=operation.op,
+                label=operation.label,
+                epoch=attempt.origin,
+                members=attempt.layout.members,
+                weights=tuple(part.weight for part in parts),
+                total=operation.total,
+                blobs=tuple(part.blob for part in parts),
+                result=operation.result,
+            )
+        )
+
+    # ---- after a failure ---------------------------------------------------------------------
+
+    def _recover(self, view: View, decision: Decision) -> None:
+        self._view = view
+        self._pending.clear()
+        self._frozen = False
+        self._out.append(Purge())
+        if decision.source == self._me and self._previous is not None:
+            chunks = range(len(self._previous.attempt.layout.chunks))
+            self._hand.pass_on(self._previous, view.epoch, chunks, decision.behind)
+        operation = self._current
+        if operation is None:
+            pass
+        elif operation.op <= decision.finished:
+            every = range(len(operation.attempt.layout.chunks))
+            operation.again(self._me, view.epoch, dict.fromkeys(every, decision.source))
+        elif decision.held:
+            self._keep(operation, view, decision)
+        else:
+            layout = Layout.of(view.uids, view.plan, operation.buckets)
+            operation.afresh(self._me, view.epoch, layout)
+            self._hand.contribute(operation)
+        self._settle()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            try:
+                self._start(waiting)
+            except ChaosError as error:
+                self._out.append(Failed(waiting.op, error))
+
+    def _keep(self, operation: Operation, view: View, decision: Decision) -> None:
+        """Pass on the results that are held; do the others again with the same members."""
+        contributors = operation.attempt.layout.members
+        if contributors != decision.contributors:
+            problem = (
+                f"{self._me} began operation {operation.op} with {', '.join(contributors)}, but "
+                f"epoch {view.epoch} keeps results of {', '.join(decision.contributors)}"
+            )
+            self._out.append(Failed(operation.op, NodeLost(problem)))
+            return
+        operation.again(self._me, view.epoch, dict(decision.held))
+        mine = [chunk for chunk, holder in decision.held.items() if holder == self._me]
+        self._hand.pass_on(operation, view.epoch, mine, view.uids)
+        self._hand.contribute(operation)
+
+    # ---- small things ------------------------------------------------------------------------
+
+    def _newest(self) -> int:
+        """Highest epoch installed, 0 if none."""
+        if self._pending:
+            return self._pending[-1].epoch
+        return self._view.epoch if self._view else 0
+
+    def _accuse(self, uid: Uid, reason: str) -> None:
+        self._out.append(Misbehaved(uid, reason))

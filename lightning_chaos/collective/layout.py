@@ -1,0 +1,88 @@
+"""How one operation is cut into chunks, and who reduces which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from lightning_chaos.planning.values import ReducePlan
+from lightning_chaos.protocol.values import Uid
+
+HEADER = 0
+"""Chunk 0 of every operation: one blob per member, gathered at its root, returned to all."""
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The unit of a reduction: one piece of the flat vector with one root."""
+
+    id: int
+    offset: int
+    """First byte in the flat float32 vector; 0 for the header."""
+    length: int
+    """Bytes in the flat vector; 0 for the header, whose payloads have lengths of their own."""
+    root: Uid
+    """Takes in everybody's contribution and sends everybody the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All chunks of one operation under one set of contributors."""
+
+    members: tuple[Uid, ...]
+    """Contributors, oldest first: the order of every sum."""
+    chunks: tuple[Chunk, ...]
+    """By id: the header, then the pieces of every bucket in order."""
+
+    @classmethod
+    def of(
+        cls, members: tuple[Uid, ...], plan: ReducePlan, buckets: Sequence[tuple[int, int]]
+    ) -> Layout:
+        """Cut every bucket by the plan's shares.
+
+        The same at every member that has the same view and the same buckets.
+
+        Args:
+            members: identities, oldest first.
+            plan: one share per member.
+            buckets: (offset, length) in bytes of each bucket in the flat vector.
+
+        Raises:
+            ValueError: the plan is not for that many members, or a bucket is not whole floats.
+        """
+        problem = plan.check(len(members))
+        if problem:
+            raise ValueError(problem)
+        chunks = [Chunk(HEADER, 0, 0, members[0])]
+        for offset, length in buckets:
+            if offset < 0 or length < 0 or offset % FLOAT_BYTES or length % FLOAT_BYTES:
+                raise ValueError(f"bucket of {length} bytes at {offset} is not whole floats")
+            for root, (begin, end) in zip(members, _cut(length, plan.shares), strict=True):
+                if end > begin:
+                    chunks.append(Chunk(len(chunks), offset + begin, end - begin, root))
+        return cls(members, tuple(chunks))
+
+
+def _cut(length: int, shares: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Half-open byte ranges, one per share, that tile ``length`` bytes on float boundaries."""
+    floats, total = length // FLOAT_BYTES, sum(shares)
+    bounds = [floats * share // total * FLOAT_BYTES for share in accumulate(shares, initial=0)]
+    return list(pairwise(bounds))
+
+
+def check_tiling(buckets: Sequence[tuple[int, int]], size: int) -> None:
+    """Make sure that the buckets cover a vector of ``size`` bytes in order, without a hole.
+
+    Raises:
+        ValueError: they do not.
+    """
+    at = 0
+    for offset, length in buckets:
+        if offset != at:
+            raise ValueError(f"bucket begins at byte {offset}, the one before ends at {at}")
+        at += length
+    if at != size:
+        raise ValueError(f"buckets cover {at} bytes of a vector of {size}")

@@ -1,0 +1,295 @@
+"""One data connection: greeting, then frames, payloads received straight to where they belong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Protocol
+
+from lightning_chaos.collective.actions import Landing, Verdict
+from lightning_chaos.collective.frames import (
+    FRAME_BYTES,
+    GREETING_LENGTH,
+    Frame,
+    Greeting,
+    greeting_length,
+    pack,
+    pack_greeting,
+    unpack,
+    unpack_greeting,
+)
+from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.values import Uid
+from lightning_chaos.transport.pacer import Pacer
+
+GREETING_TIMEOUT_S = 5.0
+PIECE_BYTES = 256 << 10
+"""Handed to the socket at once; what it does not take at once is copied by asyncio."""
+PACED_PIECE_BYTES = 32 << 10
+SHORTEST_WAIT_S = 0.0005
+
+_log = logging.getLogger(__name__)
+
+
+class LinkOwner(Protocol):
+    """Whom a link asks and tells; all on the loop."""
+
+    def greeted(self, link: Link, greeting: Greeting) -> bool:
+        """The other side has said who it is; False closes the connection."""
+        ...
+
+    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
+        """Where a payload goes (see :meth:`Exchange.place`)."""
+        ...
+
+    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
+        """A payload is whole."""
+        ...
+
+    def ended(self, link: Link, reason: str) -> None:
+        """The connection is gone, whoever closed it; said once."""
+        ...
+
+
+class Link(asyncio.BufferedProtocol):
+    """A connection to another worker; reads in three steps: greeting, header, payload.
+
+    Args:
+        owner: see there.
+        scratch: where unwanted bytes go; shared by all links of a loop.
+        greeting: said as soon as the connection is up, None on the accepting side.
+    """
+
+    def __init__(
+        self, owner: LinkOwner, scratch: memoryview, greeting: Greeting | None = None
+    ) -> None:
+        self.uid: Uid = ""
+        """Who is at the other end, known from its greeting on."""
+        self.meant_for: Uid = greeting.to if greeting else ""
+        """Whom this side dialled, '' if it was dialled."""
+        self.over: asyncio.Event = asyncio.Event()
+        """Set when the connection is gone."""
+        self._owner = owner
+        self._scratch = scratch
+        self._greeting = greeting
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reason = ""
+        # Receiving: `_target` is what is still to be filled of the current step.
+        self._buffer = memoryview(bytearray(GREETING_LENGTH.size))
+        self._target = self._buffer
+        self._step = self._greeting_length_read
+        self._frame: Frame | None = None
+        self._landing: Landing | None = None
+        self._left = 0
+        self._paused = False
+        # Sending.
+        self._pacer: Pacer | None = None
+        self._queue: deque[tuple[Frame, memoryview]] | None = None
+        self._sending = memoryview(b"")
+        self._full = False
+
+    # ---- life --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is up (called by asyncio)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        # Pause as soon as the socket does not take all: at most one piece is ever copied.
+        transport.set_write_buffer_limits(high=0)
+        self._timer = asyncio.get_running_loop().call_later(
+            GREETING_TIMEOUT_S, self.abort, "no greeting came in time"
+        )
+        if self._greeting is not None:
+            self.greet(self._greeting)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone (called by asyncio, once)."""
+        self._stop_timer()
+        self._landing = None
+        self._queue = None
+        self._sending = memoryview(b"")
+        self.over.set()
+        reason = self._reason or (str(exc) if exc else "closed by the other side")
+        self._owner.ended(self, reason)
+
+    def close(self, reason: str) -> None:
+        """Close once what the transport holds is sent; frames still queued are forgotten."""
+        self._end(reason)
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once, whether the other side reads or not."""
+        self._end(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        self._queue = None
+        self._stop_timer()
+
+    @property
+    def up(self) -> bool:
+        """Connected, and not yet gone."""
+        return self._transport is not None and not self.over.is_set()
+
+    @property
+    def closing(self) -> bool:
+        """Closed by this side or found broken."""
+        return self.over.is_set() or self._transport is None or self._transport.is_closing()
+
+    def greet(self, greeting: Greeting) -> None:
+        """Say who we are."""
+        if self._transport is not None and not self.closing:
+            self._transport.write(pack_greeting(greeting))
+
+    # ---- receiving ---------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go (called by asyncio right before it reads)."""
+        if self._landing is not None and self._landing.memory is None:
+            # Frozen meanwhile: the rest must not be written into a new attempt.
+            self._landing = None
+            self._left = len(self._target)
+            self._target = self._scratch[: self._left]
+        return self._target
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes came (called by asyncio right after it read)."""
+        self._target = self._target[nbytes:]
+        if self._frame is not None and self._landing is None:
+            self._left -= nbytes
+            if not len(self._target):
+                self._target = self._scratch[: self._left]
+        if len(self._target):
+            return
+        try:
+            self._step()
+        except WireError as error:
+            _log.warning("data link to %s: %s", self.uid or "a stranger", error)
+            self.abort(str(error))
+
+    def resume(self) -> None:
+        """Ask again where the frame left unread may go."""
+        if self._paused and not self.closing:
+            self._place()
+
+    def _expect(self, size: int) -> None:
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        self._target = self._buffer[:size]
+
+    def _greeting_length_read(self) -> None:
+        self._expect(greeting_length(self._buffer[: GREETING_LENGTH.size]))
+        self._step = self._greeting_read
+        self._left = len(self._target)
+
+    def _greeting_read(self) -> None:
+        greeting = unpack_greeting(self._buffer[: self._left])
+        self._stop_timer()
+        self.uid = greeting.sender
+        self._step = self._header_read
+        self._expect(FRAME_BYTES)
+        if not self._owner.greeted(self, greeting):
+            self.close(self._reason or "not wanted")
+
+    def _header_read(self) -> None:
+        self._frame = unpack(self._buffer[:FRAME_BYTES])
+        self._place()
+
+    def _place(self) -> None:
+        frame = self._frame
+        assert frame is not None
+        assert self._transport is not None
+        where = self._owner.place(self.uid, frame)
+        if self.closing:
+            return
+        if where is Verdict.PAUSE:
+            if not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+            return
+        self._step = self._payload_read
+        if isinstance(where, Landing) and where.memory is not None:
+            self._landing, self._target = where, where.memory
+        else:
+            self._landing, self._left = None, frame.length
+            self._target = self._scratch[: self._left]
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if not len(self._target):
+            self._payload_read()
+
+    def _payload_read(self) -> None:
+        frame, landing = self._frame, self._landing
+        assert frame is not None
+        self._frame = self._landing = None
+        self._step = self._header_read
+        self._expect(FRAME_BYTES)
+        if landing is not None:
+            self._owner.complete(self.uid, frame, landing)
+
+    # ---- sending -----------------------------------------------------------------------------
+
+    def serve(self, queue: deque[tuple[Frame, memoryview]], pacer: Pacer) -> None:
+        """Send what is in the queue, now and whenever :meth:`pump` is called."""
+        self._queue, self._pacer = queue, pacer
+        self.pump()
+
+    def pump(self) -> None:
+        """Send as much as socket and pacer take."""
+        while not self._full and self._timer is None and not self.closing:
+            if not len(self._sending):
+                if not self._queue:
+                    return
+                frame, payload = self._queue.popleft()
+                self._sending = payload
+                self._write(pack(frame), payload)
+            else:
+                self._write(b"", self._sending)
+
+    def pause_writing(self) -> None:
+        """The socket is full (called by asyncio)."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """The socket has taken all (called by asyncio)."""
+        self._full = False
+        self.pump()
+
+    def _write(self, head: bytes, payload: memoryview) -> None:
+        assert self._pacer is not None
+        paced = self._pacer.limited
+        piece = payload[: PACED_PIECE_BYTES if paced else PIECE_BYTES]
+        self._sending = payload[len(piece) :]
+        wait_s = self._pacer.reserve(len(head) + len(piece))
+        if wait_s > SHORTEST_WAIT_S:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(wait_s, self._write_late, head, piece)
+        else:
+            self._put(head, piece)
+
+    def _write_late(self, head: bytes, piece: memoryview) -> None:
+        self._timer = None
+        self._put(head, piece)
+        self.pump()
+
+    def _put(self, head: bytes, piece: memoryview) -> None:
+        transport = self._transport
+        if transport is None or self.closing:
+            return
+        if head and len(piece) <= PACED_PIECE_BYTES:
+            transport.write(head + piece)
+            return
+        if head:
+            transport.write(head)
+        transport.write(piece)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

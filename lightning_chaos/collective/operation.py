@@ -1,0 +1,292 @@
+"""One operation at one member: what it gives, what it holds, and the attempt under way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_chaos.collective.actions import Landing
+from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind, tag_of
+from lightning_chaos.collective.layout import HEADER, Chunk, Layout, check_tiling
+from lightning_chaos.collective.roots import Floats, Gather, Part, Sum, pack_part, unpack_parts
+from lightning_chaos.errors import ChaosError
+from lightning_chaos.protocol.values import OpId, Uid
+
+
+class Space:
+    """Memory that operations use in turn, so that no round pays for fresh pages."""
+
+    def __init__(self) -> None:
+        self._results = [np.empty(0, np.float32), np.empty(0, np.float32)]
+        self._landing = np.empty(0, np.uint8)
+        self._turn = 0
+
+    def result(self, size: int) -> Floats:
+        """Room for ``size`` floats; the room given out before stays untouched."""
+        self._turn ^= 1
+        if len(self._results[self._turn]) < size:
+            self._results[self._turn] = np.empty(size, np.float32)
+        return self._results[self._turn][:size]
+
+    def landing(self, size: int) -> npt.NDArray[np.uint8]:
+        """Room for ``size`` bytes of contributions; the room given out before is reused."""
+        if len(self._landing) < size:
+            self._landing = np.empty(size, np.uint8)
+        return self._landing[:size]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of an operation: under one view, with one set of contributors."""
+
+    epoch: int
+    """Frames of this attempt carry it."""
+    origin: int
+    """View whose members contribute."""
+    layout: Layout
+    landing: npt.NDArray[np.uint8]
+    """Where contributions to chunks rooted here go."""
+    passed: dict[int, Uid] = field(default_factory=dict)
+    """Chunks whose result comes from a holder instead of being made anew."""
+    roots: dict[int, Sum | Gather] = field(default_factory=dict)
+    """Chunks rooted here and not whole yet."""
+    coming: dict[tuple[Uid, int], Landing] = field(default_factory=dict)
+    """Payloads being received, by sender and chunk."""
+    came: set[tuple[Uid, int]] = field(default_factory=set)
+    """Contributions received or being received."""
+    landed: int = 0
+    """Bytes of :attr:`landing` given out."""
+
+    def void(self) -> None:
+        """Let go of payloads half received: the rest of them must not be written here."""
+        for landing in self.coming.values():
+            landing.memory = None
+        self.coming.clear()
+
+
+class Operation:
+    """What one member gives to an operation and holds of it.
+
+    Args:
+        op: its number.
+        label: kind and call site; must be the same at all members.
+        blob: for the header.
+        vector: flat float32, already multiplied by ``weight``, unchanged until finished.
+        weight: of this member in the sums.
+        buckets: (offset, length) in bytes, tiling the vector.
+        begun_s: when it began, seconds.
+
+    Raises:
+        ChaosError: the weight is negative or not finite.
+        ValueError: the buckets do not tile the vector, or it is not flat float32.
+    """
+
+    def __init__(
+        self,
+        op: OpId,
+        label: str,
+        blob: bytes,
+        vector: Floats | None,
+        weight: float,
+        buckets: Sequence[tuple[int, int]],
+        space: Space,
+        begun_s: float,
+    ) -> None:
+        if not math.isfinite(weight) or weight < 0:
+            raise ChaosError(f"weight {weight} of operation {op} must be finite and not negative")
+        if vector is not None and (vector.dtype != np.float32 or vector.ndim != 1):
+            raise ValueError(f"vector of {op} is {vector.dtype} {vector.shape}, not flat float32")
+        size = 0 if vector is None else vector.nbytes
+        check_tiling(buckets, size)
+        widest = max((length for _, length in buckets), default=0)
+        if widest > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"bucket of {widest} bytes, allowed are {MAX_PAYLOAD_BYTES}")
+        self.op = op
+        self.label = label
+        self.tag = tag_of(label)
+        self.part = Part(label, size, float(weight), blob)
+        self.buckets = tuple(buckets)
+        self.begun_s = begun_s
+        self.vector = vector
+        self.result = None if vector is None else space.result(len(vector))
+        self.header = memoryview(b"")
+        """Payload of the header's result, once held."""
+        self.parts: tuple[Part, ...] = ()
+        """Everybody's part of the header, in member order, once held."""
+        self.total: float | None = None
+        """Total weight, once any result is held."""
+        self.held: set[int] = set()
+        """Chunks whose result is here, whole."""
+        self.failed = False
+        self._space = space
+        self._given = pack_part(self.part)
+        self._attempt: Attempt | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt under way (there is one from the first :meth:`afresh` on)."""
+        assert self._attempt is not None
+        return self._attempt
+
+    @property
+    def whole(self) -> bool:
+        """Every result is here."""
+        return len(self.held) == len(self.attempt.layout.chunks)
+
+    # ---- attempts ----------------------------------------------------------------------------
+
+    def afresh(self, me: Uid, epoch: int, layout: Layout) -> None:
+        """Begin, or begin again: drop all results, the members of a view contribute.
+
+        Raises:
+            ChaosError: the blob is too long for that many members.
+        """
+        limit = _part_limit(len(layout.members))
+        if len(self._given) > limit:
+            raise ChaosError(
+                f"{self.label} (operation {self.op}) gives {len(self._given)} bytes; with "
+                f"{len(layout.members)} members at most {limit} bytes fit. Gather less at once"
+            )
+        self.held.clear()
+        self.total = None
+        self._try(me, epoch, epoch, layout, {})
+
+    def again(self, me: Uid, epoch: int, passed: dict[int, Uid]) -> None:
+        """Go on with the same contributors: some chunks are passed on, some made anew.
+
+        Results held of chunks that are not passed on are dropped.
+        """
+        before = self.attempt
+        self.held &= passed.keys()
+        if not self.held:
+            self.total = None
+        self._try(me, epoch, before.origin, before.layout, passed)
+
+    def _try(
+        self, me: Uid, epoch: int, origin: int, layout: Layout, passed: dict[int, Uid]
+    ) -> None:
+        if self._attempt is not None:
+            self._attempt.void()
+        mine = [c for c in layout.chunks if c.root == me and c.id not in passed]
+        size = (len(layout.members) - 1) * sum(c.length for c in mine)
+        attempt = Attempt(epoch, origin, layout, self._space.landing(size), passed)
+        for chunk in mine:
+            if chunk.id == HEADER:
+                attempt.roots[HEADER] = Gather(layout.members)
+            else:
+                attempt.roots[chunk.id] = Sum(layout.members, self._slice(self.result, chunk))
+        self._attempt = attempt
+
+    def release(self) -> None:
+        """Let go of the contribution: no redo can need it any more."""
+        self.vector = None
+        self._given = b""
+
+    # ---- payloads ----------------------------------------------------------------------------
+
+    def contribution(self, chunk: Chunk) -> memoryview:
+        """What this member gives to a chunk."""
+        if chunk.id == HEADER:
+            return memoryview(self._given)
+        return self._slice(self.vector, chunk).data.cast("B")
+
+    def own(self, chunk: Chunk) -> Floats:
+        """This member's floats of a chunk."""
+        return self._slice(self.vector, chunk)
+
+    def outcome(self, chunk: Chunk) -> memoryview:
+        """The result of a chunk that is held."""
+        if chunk.id == HEADER:
+            return self.header
+        return self._slice(self.result, chunk).data.cast("B")
+
+    def hold_header(self, payload: memoryview) -> None:
+        """The result of the header is here.
+
+        Raises:
+            WireError: it cannot be read.
+        """
+        self.parts = unpack_parts(payload, len(self.attempt.layout.members))
+        self.header = payload
+
+    @staticmethod
+    def _slice(vector: Floats | None, chunk: Chunk) -> Floats:
+        assert vector is not None
+        return vector[chunk.offset // 4 : (chunk.offset + chunk.length) // 4]
+
+    # ---- frames in ---------------------------------------------------------------------------
+
+    def surplus(self, sender: Uid, frame: Frame) -> bool:
+        """A holder passes on what is here already: it cannot know who lacks it."""
+        return (
+            frame.kind is FrameKind.RESULT
+            and frame.chunk in self.held
+            and self.attempt.passed.get(frame.chunk) == sender
+        )
+
+    def fault(self, sender: Uid, frame: Frame) -> str | None:
+        """Why no faithful member sends this frame in this attempt, None if one may."""
+        attempt = self.attempt
+        if frame.chunk >= len(attempt.layout.chunks):
+            return f"{frame.kind.name} to chunk {frame.chunk} of {len(attempt.layout.chunks)}"
+        chunk = attempt.layout.chunks[frame.chunk]
+        what = f"{frame.kind.name} to chunk {chunk.id} of operation {self.op}"
+        if not math.isfinite(frame.weight) or frame.weight < 0:
+            return f"{what} has weight {frame.weight}"
+        if chunk.id == HEADER:
+            gives = frame.kind is FrameKind.CONTRIBUTION
+            limit = _part_limit(len(attempt.layout.members)) if gives else MAX_PAYLOAD_BYTES
+            shaped = frame.offset == 0 and 0 < frame.length <= limit
+        else:
+            shaped = (frame.offset, frame.length) == (chunk.offset, chunk.length)
+        if not shaped:
+            return (
+                f"{what} has {frame.length} bytes at {frame.offset}, "
+                f"expected are {chunk.length} at {chunk.offset}"
+            )
+        if frame.kind is FrameKind.RESULT:
+            source = attempt.passed.get(chunk.id, chunk.root)
+            if sender != source:
+                return f"{what} must come from {source}"
+            if chunk.id in self.held or (sender, chunk.id) in attempt.coming:
+                return f"{what} came twice"
+        else:
+            if sender not in attempt.layout.members:
+                return f"{what} comes from no contributor"
+            if (sender, chunk.id) in attempt.came:
+                return f"{what} came twice"
+            if chunk.id not in attempt.roots:
+                return f"{what} is not this member's to add up"
+        return None
+
+    def land(self, sender: Uid, frame: Frame) -> Landing:
+        """Where the payload of a faultless frame goes."""
+        attempt = self.attempt
+        chunk = attempt.layout.chunks[frame.chunk]
+        if chunk.id == HEADER:
+            memory = memoryview(bytearray(frame.length))
+        elif frame.kind is FrameKind.RESULT:
+            memory = self._slice(self.result, chunk).data.cast("B")
+        else:
+            end = attempt.landed + frame.length
+            memory = attempt.landing[attempt.landed : end].data
+            attempt.landed = end
+        landing = Landing(memory)
+        attempt.coming[sender, chunk.id] = landing
+        if frame.kind is FrameKind.CONTRIBUTION:
+            attempt.came.add((sender, chunk.id))
+        return landing
+
+    def missing(self) -> Iterable[Uid]:
+        """Members that owe a contribution to a chunk rooted here, with repetitions."""
+        for root in self.attempt.roots.values():
+            yield from root.missing
+
+
+def _part_limit(members: int) -> int:
+    """Longest part of a header, bytes, so that those of all members fit into one result."""
+    return MAX_PAYLOAD_BYTES // members - 64

@@ -1,0 +1,1 @@
+"""Which samples a round takes: the ledger of an epoch, and the loader that follows it."""

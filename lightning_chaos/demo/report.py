@@ -1,0 +1,203 @@
+"""The demo's report: what happened, what was checked, and every promise that was not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lightning_chaos.demo.checks import (
+    EpochFacts,
+    PullFacts,
+    accuracies,
+    check_accuracy,
+    check_digests,
+    check_donors,
+    check_left,
+    check_once,
+    digests,
+    pulls,
+    stable_rounds,
+)
+from lightning_chaos.demo.timings import Deed, Timing, median_round_s, timings
+from lightning_chaos.monitor.runlog import LogEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the driver knows and the logs do not."""
+
+    nodes: Sequence[str]
+    """Every node that was started."""
+    newcomer: str
+    deeds: Sequence[Deed]
+    ends: dict[str, float]
+    """When each node's process was gone, seconds since 1970."""
+    exits: Mapping[str, int]
+    """Exit codes of the processes that ended by themselves or by a signal."""
+    problem: str
+    """Why the demo ended early, '' if it did not."""
+    seconds: float
+    accuracy_required: bool
+    """A finishing node without a test accuracy is a failure (our own script has one)."""
+
+    @property
+    def finishing(self) -> list[str]:
+        """Nodes that nobody killed or sent away."""
+        hit = {d.node for d in self.deeds}
+        return [n for n in self.nodes if n not in hit]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole outcome; its JSON is what ``--json`` writes."""
+
+    passed: bool
+    failures: list[str]
+    seconds: float
+    rounds: int
+    """Stable rounds."""
+    round_s: float
+    """Median seconds of a round."""
+    members: list[str]
+    """Nodes that finished."""
+    timings: list[Timing]
+    pulls: list[PullFacts]
+    digests: dict[str, str]
+    epochs: list[EpochFacts]
+    accuracy: dict[str, tuple[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What was not checked, and why."""
+
+
+def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
+    """Judge a run by its logs.
+
+    Args:
+        events: all logs, in order of time.
+        facts: what else is known.
+    """
+    finishing = facts.finishing
+    failures = [facts.problem] if facts.problem else []
+    found_digests = {n: d for n, d in digests(events).items() if n in finishing}
+    rounds, told_differently = stable_rounds(events)
+    epochs, miscounted = check_once(rounds)
+    found_pulls = pulls(events)
+    found_accuracies = {n: a for n, a in accuracies(events).items() if n in finishing}
+    failures += told_differently
+    # A run that was cut short is judged by the rounds it had; the rest never came.
+    if rounds or not facts.problem:
+        failures += miscounted
+    if not facts.problem:
+        failures += [
+            f"{n} ended with exit code {facts.exits[n]}" for n in finishing if facts.exits.get(n)
+        ]
+        failures += check_donors(found_pulls, facts.newcomer)
+        failures += check_digests(found_digests, finishing)
+        failures += check_accuracy(found_accuracies, finishing, required=facts.accuracy_required)
+        for deed in facts.deeds:
+            if deed.kind == "leave":
+                failures += check_left(events, deed.node)
+    notes = [] if found_accuracies else ["test accuracy is not checked: no metric named *acc*"]
+    if not any(d.kind == "leave" for d in facts.deeds):
+        notes.append("no polite leave was shown: too few members were left")
+    return Report(
+        passed=not failures,
+        failures=failures,
+        seconds=facts.seconds,
+        rounds=len(rounds),
+        round_s=median_round_s(events),
+        members=finishing,
+        timings=timings(events, facts.deeds, facts.newcomer, facts.ends),
+        pulls=found_pulls,
+        digests=found_digests,
+        epochs=epochs,
+        accuracy=found_accuracies,
+        notes=notes,
+    )
+
+
+def write_json(report: Report, path: Path) -> None:
+    """The report as JSON."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The report as tables, the verdict last."""
+    console.print()
+    console.print(_timing_table(report))
+    for pull in report.pulls:
+        console.print(_pull_line(pull), style="italic", highlight=False, soft_wrap=True)
+        console.print(_pull_table(pull))
+    console.print(_end_table(report))
+    complete = [e for e in report.epochs if e.complete]
+    for line in (
+        f"{len(complete)} complete epochs of the data and {len(report.epochs) - len(complete)} "
+        f"begun, {report.rounds} rounds, median {report.round_s * 1e3:.0f} ms",
+        *report.notes,
+    ):
+        console.print(Text(line))
+    for failure in report.failures:
+        console.print(Text(f"FAILED: {failure}", style="bold red"), soft_wrap=True)
+    if report.passed:
+        console.print(
+            Text(
+                f"passed in {report.seconds:.1f} s: digests equal, every sample counted once, "
+                "every donor served",
+                style="bold green",
+            )
+        )
+    else:
+        console.print(Text(f"failed after {report.seconds:.1f} s", style="bold red"))
+
+
+def _timing_table(report: Report) -> Table:
+    table = Table(title="What happened", title_justify="left")
+    for name in ("event", "node", "measured", "took", "anyone stood still"):
+        table.add_column(name)
+    for timing in report.timings:
+        table.add_row(
+            timing.what, timing.node, timing.meaning, _ms(timing.took_s), _ms(timing.still_s)
+        )
+    return table
+
+
+def _pull_line(pull: PullFacts) -> str:
+    return (
+        f"{pull.node} pulled {pull.bytes / 1e6:.1f} MB in {pull.shards} shards at round "
+        f"{pull.round}: {pull.seconds:.2f} s, {pull.overlap_s:.2f} s of it from all at once"
+    )
+
+
+def _pull_table(pull: PullFacts) -> Table:
+    table = Table()
+    for name in ("donor", "MB", "share", "serving (s)"):
+        table.add_column(name)
+    began = min((d.first_t for d in pull.donors if d.bytes), default=0.0)
+    for donor in pull.donors:
+        span = f"{donor.first_t - began:.2f} – {donor.last_t - began:.2f}" if donor.bytes else "–"
+        table.add_row(donor.node, f"{donor.bytes / 1e6:.1f}", f"{donor.share:.0%}", span)
+    return table
+
+
+def _end_table(report: Report) -> Table:
+    table = Table(title="Who finished", title_justify="left")
+    for name in ("node", "digest of the state", "test"):
+        table.add_column(name)
+    for node in report.members:
+        name, value = report.accuracy.get(node, ("", 0.0))
+        table.add_row(
+            node, report.digests.get(node, "–")[:24], f"{name} {value:.3f}" if name else "–"
+        )
+    return table
+
+
+def _ms(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"

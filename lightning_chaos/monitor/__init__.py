@@ -1,0 +1,1 @@
+"""What happens in a run, written down for people and for tests."""

@@ -1,0 +1,169 @@
+"""The run log: one file per node, one JSON object per line, readable while it grows.
+
+Every line has ``t`` (seconds since 1970), ``node`` and ``event``; the other fields belong to
+the event.  A line goes to the operating system in one write, so a process that is killed loses
+at most the line it was writing, and a reader takes a line only when its end is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lightning_chaos.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class LogEvent(msgspec.Struct, frozen=True):
+    """One line of a run log."""
+
+    t: float
+    """Seconds since 1970 at the node that wrote it."""
+    node: str
+    event: str
+    fields: dict[str, Any]
+    """What belongs to the event, as JSON types."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field of the event, or the default."""
+        return self.fields.get(name, default)
+
+
+class RunLog:
+    """Appends events of one node; any thread may write.
+
+    Args:
+        path: file to append to; its directory is made if need be.  None writes nowhere.
+        node: name of the node, part of every line.
+        clock: seconds since 1970.
+
+    Raises:
+        ConfigError: the file cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path | None, node: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = path
+        self._node = node
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._fd = -1 if path is None else _open_for_append(path)
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one line; after a failed write (disk full) warn once and write no more."""
+        with self._lock:
+            if self._fd < 0:
+                return
+            line = {"t": self._clock(), "node": self._node, "event": event, **fields}
+            data = msgspec.json.encode(line, enc_hook=_plain) + b"\n"
+            try:
+                written = os.write(self._fd, data)
+                reason = "the disk is full" if written < len(data) else ""
+            except OSError as error:
+                reason = error.strerror or str(error)
+            if reason:
+                log.warning(
+                    "node %s goes on without its run log %s: %s", self._node, self._path, reason
+                )
+                self._shut()
+
+    def close(self) -> None:
+        """Write no more.  Idempotent."""
+        with self._lock:
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class LogTail:
+    """Reads the run logs of a directory while nodes append to them.
+
+    Args:
+        directory: holds one ``<node>.jsonl`` per node; files may appear later.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._offsets: dict[Path, int] = {}
+
+    def poll(self) -> list[LogEvent]:
+        """Events that came since the last call, in order of time.
+
+        A last line without its end waits for the next call; a line that is no event (cut off
+        by a kill) is skipped.
+        """
+        events: list[LogEvent] = []
+        for path in sorted(self._directory.glob("*.jsonl")):
+            events += self._read(path)
+        return sorted(events, key=lambda e: e.t)
+
+    def _read(self, path: Path) -> list[LogEvent]:
+        offset = self._offsets.get(path, 0)
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        end = data.rfind(b"\n") + 1
+        self._offsets[path] = offset + end
+        return [event for line in data[:end].splitlines() if (event := _parse(line))]
+
+
+def _open_for_append(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the run log {path}: {error.strerror}. "
+            "Choose another directory (log_dir=, CHAOS_LOG) or none"
+        ) from None
+    try:
+        # A node killed in the middle of a line comes back: its first line begins afresh.
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            os.write(fd, b"\n")
+    except OSError as error:
+        os.close(fd)
+        raise ConfigError(f"cannot write the run log {path}: {error.strerror}") from None
+    return fd
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python numbers.
+
+    Raises:
+        NotImplementedError: any other type.
+    """
+    if hasattr(value, "item"):
+        return value.item()
+    raise NotImplementedError(f"{type(value).__name__} cannot stand in a run log")
+
+
+def _parse(line: bytes) -> LogEvent | None:
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, Any])
+        return msgspec.convert(
+            {
+                "t": fields.pop("t"),
+                "node": fields.pop("node"),
+                "event": fields.pop("event"),
+                "fields": fields,
+            },
+            LogEvent,
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+        return None

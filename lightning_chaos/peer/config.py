@@ -1,0 +1,74 @@
+"""What a worker tells its peer before anything else."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from lightning_chaos.errors import AddressError, WireError
+from lightning_chaos.transport.address import check_allowed
+
+
+class PeerConfig(msgspec.Struct, frozen=True):
+    """Settings of one peer process; the first message on the worker's channel."""
+
+    run: str
+    """Id of the run; peers of other runs are refused."""
+    node: str
+    """Name of the node, the same for all its incarnations."""
+    host: str = "127.0.0.1"
+    """Address the door is bound to and that others dial."""
+    peers: tuple[str, ...] = ()
+    """Addresses ``host:port`` where the run is looked for; empty: the discovery directory."""
+    min_members: int = 1
+    """Members needed before the first round may start."""
+    timeout_s: float = 1.0
+    """Longest silence of another peer tolerated, seconds."""
+    worker_timeout_s: float = 300.0
+    """Longest time a worker may take to freeze or make progress, seconds."""
+    linger_s: float = 30.0
+    """How long a finished run is told to latecomers, seconds."""
+    insecure: bool = False
+    """Talk in the clear to addresses that are not loopback."""
+    discovery: str = ""
+    """Directory for discovery on this machine, '' for the user's runtime directory."""
+    log_level: str = "INFO"
+    """Name of a level of :mod:`logging`."""
+
+    def check_host(self) -> None:
+        """Refuse a host that may not be used or that nobody could dial.
+
+        Raises:
+            AddressError: not loopback without ``insecure``, or a wildcard address.
+        """
+        check_allowed(self.host, insecure=self.insecure, encrypted=False)
+        try:
+            wildcard = ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return
+        if wildcard:
+            raise AddressError(
+                f"{self.host} is no address that others can dial: give this node the address "
+                "that the other nodes reach it by (host=, CHAOS_HOST)"
+            )
+
+
+_decoder = msgspec.msgpack.Decoder(PeerConfig)
+
+
+def encode_config(config: PeerConfig) -> bytes:
+    """Bytes of the settings, without framing."""
+    return msgspec.msgpack.encode(config)
+
+
+def decode_config(data: bytes) -> PeerConfig:
+    """The settings in these bytes.
+
+    Raises:
+        WireError: they are not a :class:`PeerConfig`.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise WireError(f"not the settings of a peer: {error}") from error

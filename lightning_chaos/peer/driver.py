@@ -1,0 +1,331 @@
+"""Drives one membership on real sockets, timers and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from lightning_chaos.errors import AddressError, WireError
+from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.peer.discovery import DiscoveryDir
+from lightning_chaos.peer.links import Links
+from lightning_chaos.peer.machine import machine_key, process_gone
+from lightning_chaos.peer.search import AddressSearch, DirectorySearch, Search
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.events import (
+    Action,
+    Connect,
+    Event,
+    FromWorker,
+    Hangup,
+    Level,
+    Linked,
+    Log,
+    ProcessGone,
+    Quit,
+    Searched,
+    Send,
+    Tell,
+    Tick,
+    Unlinked,
+    WorkerGone,
+)
+from lightning_chaos.protocol.membership import Membership
+from lightning_chaos.protocol.values import Member, Uid
+from lightning_chaos.transport.channel import Channel
+from lightning_chaos.transport.door import Kind, receive_kind
+
+QUIT_MARGIN_S = 5.0
+"""How much later than ``linger`` a peer without a worker ends at the latest, seconds."""
+_FLUSH_S = 1.0
+_SEARCH_AGAIN_S = 1.0
+_ACCEPT_RETRY_S = 0.1
+_LEVELS = {
+    Level.DEBUG: logging.DEBUG,
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+}
+_logger = logging.getLogger(__name__)
+
+
+class Driver:
+    """One peer: feeds the state machine with what happens and does what it says.
+
+    Args:
+        config: the worker's settings.
+        door: the node's listening socket.
+        worker: channel to the worker.
+        handover: socket over which accepted data connections go to the worker.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        config: PeerConfig,
+        door: socket.socket,
+        worker: Channel,
+        handover: socket.socket,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._door = door
+        self._worker = worker
+        self._handover = handover
+        self._clock = clock
+        self._parent = os.getppid()
+        self.me = Member(
+            node=config.node,
+            incarnation=time.time_ns(),
+            host=config.host,
+            port=door.getsockname()[1],
+            machine=machine_key(),
+            pid=os.getpid(),
+        )
+        self._membership = Membership(
+            self.me,
+            run=config.run,
+            min_members=config.min_members,
+            timeout_s=config.timeout_s,
+            worker_timeout_s=config.worker_timeout_s,
+            linger_s=config.linger_s,
+        )
+        self._events: deque[Event] = deque()
+        self._stepping = False
+        self._stepped = asyncio.Event()
+        self._ends_at = float("inf")
+        self._over = asyncio.Event()
+        self._known: dict[Uid, Member] = {}
+        self._lost: dict[Uid, Member] = {}
+        self._guests: set[asyncio.Task[None]] = set()
+        self._directory: DiscoveryDir | None = None
+        self._may_be_found = True
+
+    def story(self) -> str:
+        """Who says it, epoch and round, for log lines."""
+        return f"{self._config.node} {self._membership.story()}"
+
+    async def run(self) -> None:
+        """Take part in the run until the state machine quits or the worker is gone."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._links = Links(
+                    self.me,
+                    self._config.run,
+                    timeout_s=self._config.timeout_s,
+                    insecure=self._config.insecure,
+                    emit=self._on_link_event,
+                    in_view=self._in_view,
+                    spawn=group.create_task,
+                )
+                jobs = (self._accept(), self._tick(), self._hear_worker(), self._search())
+                tasks = [group.create_task(job) for job in jobs]
+                await self._over.wait()
+                self._leave_directory()
+                self._worker.close()
+                await self._links.aclose(_FLUSH_S)
+                for task in (*tasks, *self._guests):
+                    task.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FLUSH_S):
+                        await self._worker.wait_closed()
+        finally:
+            self._leave_directory()
+            self._worker.abort()
+            loop.remove_signal_handler(signal.SIGTERM)
+
+    # ---- events in, actions out ------------------------------------------------------------
+
+    def _feed(self, event: Event) -> None:
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events and not self._over.is_set():
+                for action in self._membership.step(self._clock(), self._events.popleft()):
+                    self._do(action)
+        finally:
+            self._stepping = False
+        self._stepped.set()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Send(to=to, message=message):
+                self._links.send(to, message)
+            case Connect(member=member):
+                self._known[member.uid] = member
+                self._links.connect(member)
+            case Hangup(uid=uid, reason=reason):
+                _logger.debug("hang up on %s: %s", uid, reason)
+                self._links.hang_up(uid)
+            case Tell(message=message):
+                self._worker.send(local.encode_local(message))
+                if isinstance(message, local.Refused | local.Removed | local.RunOver):
+                    self._leave_directory()
+            case Log(level=level, text=text):
+                _logger.log(_LEVELS[level], "%s", text)
+            case Quit(reason=reason):
+                _logger.debug("the peer ends: %s", reason)
+                self._over.set()
+
+    def _on_link_event(self, event: Event) -> None:
+        match event:
+            case Linked(member=member):
+                self._known[member.uid] = member
+                self._lost.pop(member.uid, None)
+                _logger.debug("linked to %s at %s", member.uid, member.address)
+            case Unlinked(uid=uid, reason=reason):
+                _logger.debug("no link to %s: %s", uid, reason)
+                known = self._known.get(uid)
+                if known is not None and known.machine and known.machine == self.me.machine:
+                    self._lost[uid] = known
+        self._feed(event)
+        if isinstance(event, Unlinked):
+            self._check_lost()
+
+    def _in_view(self, uid: Uid) -> bool:
+        view = self._membership.view
+        return view is not None and view.find(uid) is not None
+
+    # ---- time ------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.timeout_s / 20)
+            if os.getppid() != self._parent:
+                # Children that the worker forked may hold its end of the channel open.
+                self._end("the worker's process is gone", self._config.linger_s + QUIT_MARGIN_S)
+            self._check_lost()
+            self._feed(Tick())
+            self._known = {
+                uid: member
+                for uid, member in self._known.items()
+                if uid in self._links.up or self._in_view(uid)
+            }
+
+    def _check_lost(self) -> None:
+        """Tell of unlinked peers of this machine whose process is gone."""
+        for uid, member in list(self._lost.items()):
+            if process_gone(member.pid):
+                del self._lost[uid]
+                self._feed(ProcessGone(uid))
+            elif uid not in self._known:
+                del self._lost[uid]
+
+    # ---- worker ----------------------------------------------------------------------------
+
+    async def _hear_worker(self) -> None:
+        reason = "the worker closed its channel"
+        try:
+            while (data := await self._worker.receive()) is not None:
+                self._feed(FromWorker(local.decode_local(data)))
+        except WireError as error:
+            reason = f"the worker is not understood: {error}"
+            _logger.warning("%s", reason)
+        self._end(reason, self._config.linger_s + QUIT_MARGIN_S)
+
+    def _on_sigterm(self) -> None:
+        self._end("the peer was told to end", _FLUSH_S)
+
+    def _end(self, reason: str, bound_s: float) -> None:
+        """Let the state machine say the last word; end in time even if it does not quit."""
+        loop = asyncio.get_running_loop()
+        first, ends_at = not self._ending, loop.time() + bound_s
+        if ends_at < self._ends_at:
+            self._ends_at = ends_at
+            loop.call_at(ends_at, self._over.set)
+        if first:
+            self._feed(WorkerGone(reason))
+
+    @property
+    def _ending(self) -> bool:
+        return self._ends_at < float("inf")
+
+    # ---- door ------------------------------------------------------------------------------
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(self._door)
+            except OSError as error:
+                _logger.warning("cannot accept a connection: %s", error)
+                await asyncio.sleep(_ACCEPT_RETRY_S)
+                continue
+            task = self._group.create_task(self._take_in(sock))
+            self._guests.add(task)
+            task.add_done_callback(self._guests.discard)
+
+    async def _take_in(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
+            kind = await receive_kind(sock)
+        except WireError as error:
+            _logger.warning("refused a connection: %s", error)
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        if kind is Kind.CONTROL:
+            await self._links.adopt(sock)
+            return
+        with sock:
+            try:
+                socket.send_fds(self._handover, [bytes((kind,))], [sock.fileno()])
+            except OSError as error:
+                # Full or closed: the worker does not look, so the caller must come again.
+                _logger.warning("cannot hand a connection to the worker: %s", error)
+
+    # ---- search ----------------------------------------------------------------------------
+
+    async def _search(self) -> None:
+        """Look for the run, again and again, until the state machine knows where it stands."""
+        try:
+            self._config.check_host()
+            directory = self._open_directory()
+        except AddressError as error:
+            self._feed(Searched(exclusive=False, problem=str(error)))
+            return
+        search: Search = DirectorySearch(self._links, self.me, directory)
+        if self._config.peers:
+            search = AddressSearch(self._links, self.me, self._config.peers)
+        while self._membership.searching and not self._ending:
+            async with search.attempt() as result:
+                self._feed(result)
+                if not result.problem and self._may_be_found:
+                    directory.add(self.me)
+                await self._wait_for_answer(result.exclusive)
+
+    def _open_directory(self) -> DiscoveryDir:
+        root = Path(self._config.discovery) if self._config.discovery else None
+        self._directory = DiscoveryDir(self._config.run, root)
+        return self._directory
+
+    async def _wait_for_answer(self, exclusive: bool) -> None:
+        """Until the search is over, or a while has passed.
+
+        With nobody linked an exclusive search is tried again at once: whoever answered it died
+        before he could tell the view.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SEARCH_AGAIN_S):
+                while self._membership.searching and (self._links.up or not exclusive):
+                    self._stepped.clear()
+                    await self._stepped.wait()
+
+    def _leave_directory(self) -> None:
+        self._may_be_found = False
+        if self._directory is not None:
+            self._directory.remove(self.me.uid)

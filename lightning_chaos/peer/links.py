@@ -1,0 +1,302 @@
+"""Control connections to other peers: held, dialled again, reported.
+
+To the state machine a link to an incarnation is up or down.  Underneath there may be two
+connections (both sides dialled at once), and a connection that breaks is dialled once more
+before the link counts as down: a reset is evidence about a connection, not about a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+from lightning_chaos.errors import AddressError, ChaosError, WireError
+from lightning_chaos.peer.greeting import greet
+from lightning_chaos.peer.machine import process_gone
+from lightning_chaos.protocol.events import Event, Heard, Linked, Unlinked
+from lightning_chaos.protocol.messages import AnyMessage, Message, decode, encode
+from lightning_chaos.protocol.values import Member, Uid
+from lightning_chaos.transport.address import Address, check_allowed
+from lightning_chaos.transport.channel import Channel
+from lightning_chaos.transport.dial import Dialler, dial, dial_tcp
+from lightning_chaos.transport.door import Kind
+
+_RETRY_S = 0.05
+_GONE_POLL_S = 0.01
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Connection:
+    """One greeted control connection."""
+
+    member: Member
+    channel: Channel
+
+
+class Links:
+    """All control connections of one peer.
+
+    Args:
+        me: this incarnation.
+        run: id of the run.
+        timeout_s: how long a member is dialled before it is reported unlinked, seconds; half
+            of that when a link was up before.
+        insecure: whether addresses that are not loopback may be dialled.
+        emit: takes Linked, Unlinked and Heard; never called from within :meth:`connect`,
+            :meth:`send` or :meth:`hang_up`.
+        in_view: whether an incarnation is in the view, as member or learner.
+        spawn: starts a task whose failure ends the process.
+        dialler: opens connections.
+        tls: context for all connections, None for plain bytes.
+    """
+
+    def __init__(
+        self,
+        me: Member,
+        run: str,
+        *,
+        timeout_s: float,
+        insecure: bool,
+        emit: Callable[[Event], None],
+        in_view: Callable[[Uid], bool],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+        dialler: Dialler = dial_tcp,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._me = me
+        self._run = run
+        self._timeout_s = timeout_s
+        self._insecure = insecure
+        self._emit = emit
+        self._in_view = in_view
+        self._spawn = spawn
+        self._dialler = dialler
+        self._tls = tls
+        self._open: dict[Uid, list[_Connection]] = {}
+        self._up: set[Uid] = set()
+        self._wanted: dict[Uid, Member] = {}
+        self._dialling: dict[Uid, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: set[Channel] = set()
+        self._closed = False
+
+    # ---- face ------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> frozenset[Uid]:
+        """Incarnations of which Linked was the last report."""
+        return frozenset(self._up)
+
+    def connect(self, member: Member) -> None:
+        """Hold a connection to this member from now on."""
+        if self._closed or member.uid == self._me.uid:
+            return
+        self._wanted[member.uid] = member
+        if not self._open.get(member.uid) and member.uid not in self._dialling:
+            self._dial_soon(member, self._timeout_s, "it was never reached", retry=True)
+
+    def send(self, to: Uid, message: Message) -> None:
+        """Send on the oldest connection that is alive; dropped if there is none."""
+        for connection in self._open.get(to, ()):
+            if not connection.channel.closing:
+                connection.channel.send(encode(message))
+                return
+
+    def hang_up(self, uid: Uid) -> None:
+        """Close all connections to that incarnation once what is queued is sent."""
+        self._wanted.pop(uid, None)
+        self._up.discard(uid)
+        if task := self._dialling.pop(uid, None):
+            task.cancel()
+        for connection in self._open.pop(uid, ()):
+            self._close(connection.channel)
+
+    async def adopt(self, sock: socket.socket) -> None:
+        """Greet whoever dialled this control connection (its preamble is read)."""
+        name = _peer_name(sock)
+        try:
+            channel = await Channel.over(sock, tls=self._tls, server_side=True)
+            self._register(await greet(channel, self._me, self._run), channel)
+        except (OSError, ChaosError) as error:
+            _logger.warning("refused a control connection from %s: %s", name, in_words(error))
+
+    async def meet(self, address: Address, timeout_s: float) -> Member:
+        """Dial an address and keep the connection.
+
+        Returns:
+            Who is there; this incarnation itself if the address is its own.
+
+        Raises:
+            AddressError: the address may not be used.
+            JoinError: another run or version is there, or it refused this node.
+            WireError: something else than a peer is there.
+            OSError: nobody answered within ``timeout_s`` seconds.
+        """
+        check_allowed(address.host, insecure=self._insecure, encrypted=self._tls is not None)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        sock = await dial(self._dialler, address, Kind.CONTROL, timeout_s)
+        channel = await Channel.over(sock, tls=self._tls, server_hostname=address.host)
+        member = await greet(channel, self._me, self._run, max(0.01, deadline - loop.time()))
+        self._register(member, channel)
+        return member
+
+    async def aclose(self, flush_s: float = 1.0) -> None:
+        """Send what is queued, for at most ``flush_s`` seconds, and close everything."""
+        self._closed = True
+        for uid in list(self._open) + list(self._dialling):
+            self.hang_up(uid)
+        closing = list(self._closing)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(flush_s):
+                await asyncio.gather(*(channel.wait_closed() for channel in closing))
+        for channel in closing:
+            channel.abort()
+        for task in self._tasks:
+            task.cancel()
+
+    # ---- connections -----------------------------------------------------------------------
+
+    def _register(self, member: Member, channel: Channel) -> None:
+        if member.uid == self._me.uid or self._closed:
+            channel.close()
+            return
+        connection = _Connection(member, channel)
+        self._open.setdefault(member.uid, []).append(connection)
+        if member.uid not in self._up:
+            self._up.add(member.uid)
+            self._emit(Linked(member))
+        self._start(self._listen(connection))
+
+    async def _listen(self, connection: _Connection) -> None:
+        uid = connection.member.uid
+        reason = "it closed the connection"
+        try:
+            while (data := await connection.channel.receive()) is not None:
+                message: AnyMessage = decode(data)
+                if connection in self._open.get(uid, ()):
+                    self._emit(Heard(uid, message))
+        except WireError as error:
+            reason = str(error)
+            _logger.warning("closed the connection to %s: %s", uid, reason)
+        except OSError as error:
+            reason = f"the connection broke: {in_words(error)}"
+        self._lose(connection, reason)
+
+    def _lose(self, connection: _Connection, reason: str) -> None:
+        connection.channel.abort()
+        self._closing.discard(connection.channel)
+        member = connection.member
+        left = self._open.get(member.uid, [])
+        if connection not in left:
+            return
+        left.remove(connection)
+        if left:
+            return
+        del self._open[member.uid]
+        needed = member.uid in self._wanted or self._in_view(member.uid)
+        if not needed or member.port == 0:
+            self._report_down(member.uid, reason)
+        elif member.uid not in self._dialling:
+            self._dial_soon(member, self._timeout_s / 2, reason, retry=False)
+
+    def _close(self, channel: Channel) -> None:
+        self._closing.add(channel)
+        channel.close()
+
+    # ---- dialling --------------------------------------------------------------------------
+
+    def _dial_soon(self, member: Member, bound_s: float, reason: str, *, retry: bool) -> None:
+        task = self._start(self._hold(member, bound_s, reason, retry))
+        self._dialling[member.uid] = task
+        task.add_done_callback(lambda done: self._end_dialling(member.uid, done))
+
+    def _end_dialling(self, uid: Uid, task: asyncio.Task[None]) -> None:
+        if self._dialling.get(uid) is task:
+            del self._dialling[uid]
+
+    async def _hold(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
+        """Dial until linked; past the bound say that it is not, and go on while it is in view."""
+        why = await self._dial_until(member, bound_s, retry)
+        if why is None:
+            return
+        self._report_down(member.uid, f"{reason}; {why}")
+        while self._in_view(member.uid) and not _is_gone(member, self._me):
+            await asyncio.sleep(self._timeout_s / 2)
+            if self._open.get(member.uid):
+                return
+            why = await self._dial_until(member, self._timeout_s, retry=False)
+            if why is None:
+                return
+            if member.uid in self._up:
+                self._report_down(member.uid, why)
+        self._wanted.pop(member.uid, None)
+
+    async def _dial_until(self, member: Member, bound_s: float, retry: bool) -> str | None:
+        """Why the member could not be reached within ``bound_s`` seconds, None if linked."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + bound_s
+        while True:
+            why = await self._dial_once(member, max(0.01, deadline - loop.time()))
+            if self._open.get(member.uid):
+                return None
+            final = _is_gone(member, self._me) or loop.time() + _RETRY_S > deadline
+            if final or not retry:
+                return why
+            await asyncio.sleep(_RETRY_S)
+
+    async def _dial_once(self, member: Member, bound_s: float) -> str:
+        """Dial, but wait no longer than its process lives if this machine can tell."""
+        address = Address(member.host, member.port)
+        attempt = asyncio.ensure_future(self.meet(address, bound_s))
+        try:
+            while not attempt.done():
+                if _is_gone(member, self._me):
+                    return "its process is gone"
+                await asyncio.wait({attempt}, timeout=_GONE_POLL_S)
+            found = attempt.result()
+            return f"{address} is now {found.uid}"
+        except AddressError as error:
+            return str(error)
+        except (OSError, ChaosError) as error:
+            return f"dialling {address}: {in_words(error)}"
+        finally:
+            attempt.cancel()
+            await asyncio.wait({attempt})
+
+    def _report_down(self, uid: Uid, reason: str) -> None:
+        if not self._open.get(uid):
+            self._up.discard(uid)
+            self._emit(Unlinked(uid, reason))
+
+    def _start(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._spawn(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong, for people: asyncio says "Connect call failed" for any reason."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return str(error)
+
+
+def _is_gone(member: Member, me: Member) -> bool:
+    """Whether this machine knows that the member's peer process has ended."""
+    return me.machine != "" and member.machine == me.machine and process_gone(member.pid)
+
+
+def _peer_name(sock: socket.socket) -> str:
+    try:
+        return str(Address(*sock.getpeername()[:2]))
+    except OSError:
+        return "nobody"

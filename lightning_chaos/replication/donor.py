@@ -1,0 +1,235 @@
+"""The donor: serves the shards of its image to learners, at the pace of each link."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.values import Uid
+from lightning_chaos.replication.image import StateImage
+from lightning_chaos.replication.shard_channel import Arrived, ShardChannel
+from lightning_chaos.replication.wire import (
+    AnyPull,
+    Ask,
+    LocalReply,
+    ManifestReply,
+    NotYet,
+    Refuse,
+    Shard,
+    Want,
+    WantLocal,
+)
+from lightning_chaos.transport.pacer import Pacer
+
+PIECE_BYTES = 64 << 10
+"""At most so much leaves at once, so that other traffic of the link gets its turns."""
+NOT_YET_EVERY_S = 0.25
+_TINY_WAIT_S = 0.0005
+"""Shorter waits are left to grow: the pacer books time, it does not forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    image: StateImage
+    epoch: int
+
+
+@dataclass(slots=True)
+class _Service:
+    """A connection that an offer is being served on."""
+
+    channel: ShardChannel
+    within_shard: bool = False
+
+
+class Donor:
+    """Serves one image at a time to any number of learners.
+
+    All methods belong to one event loop.  The training thread must hold still between
+    :meth:`offer` and :meth:`withdraw`: the image shows live memory.
+
+    Args:
+        run: id of the run; who asks for another is refused.
+        pacer_for: the speed limit of the link to a learner.
+        tls: context for the handshake, None for plain bytes.
+        patience_s: longest wait, in seconds, for the first message of a connection, for an image
+            that is not offered yet, and for a learner that reads nothing.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        pacer_for: Callable[[Uid], Pacer],
+        tls: ssl.SSLContext | None,
+        *,
+        patience_s: float = 60.0,
+    ) -> None:
+        self._run = run
+        self._pacer_for = pacer_for
+        self._tls = tls
+        self._patience_s = patience_s
+        self._offer: _Offer | None = None
+        self._past_epoch = 0
+        self._changed = asyncio.Event()
+        self._services: set[_Service] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def offer(self, image: StateImage, epoch: int) -> None:
+        """Serve this image to learners of this epoch's view from now on."""
+        self._end_offer()
+        self._offer = _Offer(image, epoch)
+        self._past_epoch = max(self._past_epoch, epoch - 1)
+        self._changed.set()
+
+    def withdraw(self) -> None:
+        """Serve no more: training goes on, and the image is no longer true."""
+        self._end_offer()
+        self._changed.set()
+
+    async def serve(self, sock: socket.socket) -> str:
+        """Serve one accepted connection until it closes; it owns the socket.
+
+        Returns:
+            Why it ended, '' when the learner closed it.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        channel: ShardChannel | None = None
+        try:
+            async with asyncio.timeout(self._patience_s):
+                channel = await ShardChannel.over(sock, tls=self._tls, server_side=True)
+            return await self._converse(channel)
+        except (OSError, WireError) as error:
+            return str(error) or type(error).__name__
+        finally:
+            self._tasks.discard(task)
+            if channel is not None:
+                if not channel.closing:
+                    channel.abort()
+                await channel.wait_closed()
+
+    async def aclose(self) -> None:
+        """End every connection and wait until they have ended."""
+        self.withdraw()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _end_offer(self) -> None:
+        if self._offer is None:
+            return
+        self._past_epoch = max(self._past_epoch, self._offer.epoch)
+        self._offer = None
+        for service in self._services:
+            if service.within_shard:
+                service.channel.abort()
+            else:
+                service.channel.send(Refuse("it goes on training and serves this state no more"))
+                service.channel.close()
+
+    async def _converse(self, channel: ShardChannel) -> str:
+        ask = await channel.receive(self._patience_s)
+        if ask is None:
+            return ""
+        if not isinstance(ask, Ask):
+            return _refuse(channel, f"the first message must be Ask, not {type(ask).__name__}")
+        if ask.run != self._run:
+            return _refuse(channel, f"this is run {self._run!r}, not {ask.run!r}")
+        found = await self._image_for(ask, channel)
+        if isinstance(found, str):
+            return _refuse(channel, found)
+        pacer = self._pacer_for(ask.learner)
+        service = _Service(channel)
+        self._services.add(service)
+        try:
+            channel.send(ManifestReply(found.image.manifest))
+            while (message := await channel.receive()) is not None:
+                if self._offer is not found:
+                    return "withdrawn"
+                if problem := await self._answer(message, found, service, pacer):
+                    return _refuse(channel, problem)
+            return ""
+        finally:
+            self._services.discard(service)
+
+    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | str:
+        """The offer asked for as soon as it is there, or why there is none."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while ask.epoch > self._past_epoch and not channel.closing:
+                    if self._offer is not None and self._offer.epoch == ask.epoch:
+                        return self._offer
+                    channel.send(NotYet())
+                    self._changed.clear()
+                    await _wait_briefly(self._changed)
+        except TimeoutError:
+            return f"no state of epoch {ask.epoch} to serve within {self._patience_s:g} s"
+        return f"the state of epoch {ask.epoch} is served no more"
+
+    async def _answer(
+        self, message: AnyPull | Arrived, offer: _Offer, service: _Service, pacer: Pacer
+    ) -> str:
+        """Serve one request; returns what was wrong with it, if anything."""
+        match message:
+            case WantLocal():
+                service.channel.send(LocalReply(offer.image.local))
+                await service.channel.drain(self._patience_s)
+            case Want(index) if 0 <= index < offer.image.manifest.shards:
+                service.within_shard = True
+                await self._send_shard(index, offer, service.channel, pacer)
+                service.within_shard = False
+            case Want(index):
+                return f"there is no shard {index}"
+            case _:
+                return f"a learner does not say {type(message).__name__}"
+        return ""
+
+    async def _send_shard(
+        self, index: int, offer: _Offer, channel: ShardChannel, pacer: Pacer
+    ) -> None:
+        offset, length = offer.image.manifest.span(index)
+        channel.send(Shard(index, length))
+        for piece in _pieces(offer.image.read(offset, length)):
+            wait_s = pacer.reserve(len(piece))
+            if wait_s > _TINY_WAIT_S:
+                await asyncio.sleep(wait_s)
+            if self._offer is not offer or channel.closing:
+                return  # withdrawn (the memory may change from here on), or nobody listens
+            channel.send_raw(piece)
+            await channel.drain(self._patience_s)
+
+
+def _refuse(channel: ShardChannel, reason: str) -> str:
+    channel.send(Refuse(reason))
+    channel.close()
+    return reason
+
+
+async def _wait_briefly(event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(NOT_YET_EVERY_S):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _pieces(views: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
+    """The same bytes in pieces of at most 64 KiB: large views cut, runs of small ones joined."""
+    small: list[memoryview] = []
+    size = 0
+    for view in views:
+        for start in range(0, len(view), PIECE_BYTES):
+            piece = view[start : start + PIECE_BYTES]
+            if size + len(piece) > PIECE_BYTES:
+                yield small[0] if len(small) == 1 else b"".join(small)
+                small, size = [], 0
+            small.append(piece)
+            size += len(piece)
+    if small:
+        yield small[0] if len(small) == 1 else b"".join(small)

@@ -1,0 +1,303 @@
+"""The newcomer's pull: the whole state, from all donors at once.
+
+Plan with the greedy, go on with what happens: every donor begins with its contiguous range of the
+optimal schedule; :class:`~lightning_chaos.replication.assignment.Assignment` moves work between
+them.  Each shard is checked against the manifest that most donors agree on, so a pull ends with
+that state bit for bit or with an error that names every donor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lightning_chaos.errors import ChaosError, StateError, WireError
+from lightning_chaos.planning.pull import DonorLink
+from lightning_chaos.protocol.values import Uid
+from lightning_chaos.replication.goal import Goal
+from lightning_chaos.replication.image import Manifest, StateImage, digest_of
+from lightning_chaos.replication.shard_channel import Arrived, ShardChannel
+from lightning_chaos.replication.tree import unpack
+from lightning_chaos.replication.values import DonorShare, Progress, Pulled, Source
+from lightning_chaos.replication.wire import (
+    AnyPull,
+    Ask,
+    LocalReply,
+    ManifestReply,
+    NotYet,
+    Refuse,
+    Want,
+    WantLocal,
+)
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.dial import Dialler, dial
+from lightning_chaos.transport.door import Kind
+
+_WRONG_SHARDS_TOLERATED = 1
+
+
+async def pull(
+    donors: Sequence[Source],
+    *,
+    run: str,
+    uid: Uid,
+    epoch: int,
+    local_from: Uid,
+    dialler: Dialler,
+    tls: ssl.SSLContext | None,
+    held: StateImage | None,
+    progress: Callable[[Progress], None],
+    stall_s: float,
+    max_bytes: int,
+) -> Pulled:
+    """Pull the state at the switch round of a view.
+
+    Args:
+        donors: the members of the view.
+        run: id of the run.
+        uid: the learner.
+        epoch: epoch of the view that names it.
+        local_from: the donor of the local part; another one if this one fails.
+        dialler: opens connections.
+        tls: context for handshakes, None for plain bytes.
+        held: the learner's own state; shards equal in both are not pulled.
+        progress: called after every shard, on the event loop; must not block.
+        stall_s: longest silence of a donor that is asked for something, seconds.
+        max_bytes: largest state taken.
+
+    Raises:
+        ConfigError: a rate that is not positive.
+        StateError: no donor is left; the message names each one's reason.
+    """
+    task = _Pull(
+        donors, Ask(run, uid, epoch), local_from, dialler, tls, held, progress, stall_s, max_bytes
+    )
+    return await task.run()
+
+
+@dataclass(slots=True)
+class _Donor:
+    """A donor during the pull."""
+
+    source: Source
+    share: DonorShare
+    manifest: Manifest | None = None
+    out: bool = False
+    wrong_shards: int = 0
+
+
+class _Pull:
+    """One pull; owns a task and a connection per donor while it runs."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        ask: Ask,
+        local_from: Uid,
+        dialler: Dialler,
+        tls: ssl.SSLContext | None,
+        held: StateImage | None,
+        progress: Callable[[Progress], None],
+        stall_s: float,
+        max_bytes: int,
+    ) -> None:
+        self._donors = [_Donor(s, DonorShare(s.uid, s.name)) for s in sources]
+        self._links = {s.uid: DonorLink(s.uid, s.rate_bytes_per_s) for s in sources}
+        self._ask = ask
+        self._local_from = local_from
+        self._dialler = dialler
+        self._tls = tls
+        self._held = held
+        self._progress = progress
+        self._stall_s = stall_s
+        self._max_bytes = max_bytes
+        self._goal: Goal | None = None
+        self._local: object = None
+        self._local_here = False
+        self._local_asked: Uid | None = None
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    async def run(self) -> Pulled:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._attend(donor)) for donor in self._donors]
+            while not self._complete and not all(donor.out for donor in self._donors):
+                await self._change()
+            for task in tasks:
+                task.cancel()
+        goal = self._goal
+        if goal is None or not self._complete:
+            reasons = "; ".join(f"{d.source.name}: {d.share.problem}" for d in self._donors)
+            raise StateError(
+                f"the state could not be pulled: no donor is left ({reasons or 'none'})"
+            )
+        return Pulled(
+            manifest=goal.manifest,
+            buffer=goal.buffer,
+            local=self._local,
+            donors=tuple(donor.share for donor in self._donors),
+            seconds=self._loop.time() - self._began,
+            kept_bytes=goal.kept_bytes,
+        )
+
+    @property
+    def _complete(self) -> bool:
+        return self._goal is not None and self._goal.assignment.done and self._local_here
+
+    async def _change(self) -> None:
+        """Wait until another donor's task has changed something."""
+        await self._changed.wait()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # ---- one donor -------------------------------------------------------------------------
+
+    async def _attend(self, donor: _Donor) -> None:
+        """Take what a donor gives until it is of no use any more."""
+        channel: ShardChannel | None = None
+        try:
+            async with asyncio.timeout(self._stall_s):
+                channel = await self._connect(donor.source.address)
+            await self._converse(donor, channel)
+        except (OSError, ChaosError) as error:
+            self._drop(donor, str(error) or f"did not answer within {self._stall_s:g} s")
+        finally:
+            if channel is not None:
+                channel.abort()
+                await channel.wait_closed()
+
+    async def _connect(self, address: Address) -> ShardChannel:
+        sock = await dial(self._dialler, address, Kind.SHARDS, self._stall_s)
+        return await ShardChannel.over(sock, tls=self._tls, server_hostname=address.host)
+
+    async def _converse(self, donor: _Donor, channel: ShardChannel) -> None:
+        channel.send(self._ask)
+        donor.manifest = await self._manifest(channel)
+        self._choose()
+        while self._goal is None:
+            await self._change()
+        goal = self._goal
+        if donor.manifest != goal.manifest:
+            raise StateError(
+                f"sits out: its state {donor.manifest.digest} of round {donor.manifest.round} "
+                f"is not the {goal.manifest.digest} of round {goal.manifest.round} that most have"
+            )
+        channel.expect_shards(goal.manifest.shard_bytes)
+        while True:
+            if self._request(donor, channel, goal):
+                self._take(donor, await self._hear(channel), goal)
+            else:
+                await self._change()
+
+    async def _hear(self, channel: ShardChannel) -> AnyPull | Arrived:
+        match await channel.receive(self._stall_s):
+            case None:
+                raise WireError("closed the connection")
+            case Refuse(reason):
+                raise WireError(f"refused: {reason}")
+            case heard:
+                return heard
+
+    async def _manifest(self, channel: ShardChannel) -> Manifest:
+        while isinstance(heard := await self._hear(channel), NotYet):
+            pass
+        if not isinstance(heard, ManifestReply):
+            raise WireError(f"sent {type(heard).__name__} instead of a manifest")
+        heard.manifest.check(self._max_bytes)
+        return heard.manifest
+
+    def _request(self, donor: _Donor, channel: ShardChannel, goal: Goal) -> bool:
+        """Ask the donor for as much as it should have under way; False if for nothing."""
+        uid = donor.source.uid
+        if not self._local_here and self._local_asked is None and self._may_give_local(uid):
+            self._local_asked = uid
+            channel.send(WantLocal())
+        while goal.assignment.under_way(uid) < goal.ahead:
+            index = goal.assignment.next(uid)
+            if index is None:
+                break
+            channel.send(Want(index))
+        return goal.assignment.under_way(uid) > 0 or (
+            self._local_asked == uid and not self._local_here
+        )
+
+    def _may_give_local(self, uid: Uid) -> bool:
+        """True for the donor named, and for any once that one is out."""
+        return uid == self._local_from or all(
+            donor.out for donor in self._donors if donor.source.uid == self._local_from
+        )
+
+    def _take(self, donor: _Donor, heard: AnyPull | Arrived, goal: Goal) -> None:
+        match heard:
+            case Arrived():
+                self._take_shard(donor, heard, goal)
+            case LocalReply(blob) if self._local_asked == donor.source.uid:
+                self._local = unpack(blob)
+                self._local_here = True
+            case _:
+                raise WireError(f"sent {type(heard).__name__} that nobody asked for")
+        self._announce()
+
+    def _take_shard(self, donor: _Donor, shard: Arrived, goal: Goal) -> None:
+        uid, manifest, index = donor.source.uid, goal.manifest, shard.index
+        if not goal.assignment.asked_of(uid, index):
+            raise WireError(f"sent shard {index} that nobody asked for")
+        offset, length = manifest.span(index)
+        if len(shard.data) != length or digest_of(shard.data) != manifest.digests[index]:
+            goal.assignment.failed(uid, index)
+            donor.wrong_shards += 1
+            if donor.wrong_shards > _WRONG_SHARDS_TOLERATED:
+                raise WireError(f"sent {donor.wrong_shards} wrong shards, {index} the last")
+            return
+        if not goal.assignment.arrived(uid, index):
+            return
+        goal.buffer[offset : offset + length] = shard.data
+        share = donor.share
+        share.bytes += length
+        share.shards += 1
+        if share.first_s is None:
+            share.first_s = shard.began_t - self._began
+        share.last_s = self._loop.time() - self._began
+        per_donor = {d.source.name: d.share.bytes for d in self._donors}
+        total = manifest.total_bytes - goal.kept_bytes
+        self._progress(Progress(sum(per_donor.values()), total, per_donor))
+
+    def _drop(self, donor: _Donor, problem: str) -> None:
+        donor.out = True
+        donor.share.problem = problem
+        if self._local_asked == donor.source.uid and not self._local_here:
+            self._local_asked = None
+        if self._goal is not None:
+            self._goal.assignment.lost(donor.source.uid)
+        else:
+            self._choose()
+        self._announce()
+
+    # ---- what all donors together say ------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Settle on a manifest once most donors have it, or all have spoken."""
+        offered = [d for d in self._donors if d.manifest is not None and not d.out]
+        if self._goal is not None or not offered:
+            return
+        votes = Counter(d.manifest for d in offered)
+        # ties go to the donor of the local part, then to the first named
+        offered.sort(key=lambda d: (-votes[d.manifest], d.source.uid != self._local_from))
+        manifest = offered[0].manifest
+        assert manifest is not None
+        open_ballots = sum(d.manifest is None and not d.out for d in self._donors)
+        if open_ballots and votes[manifest] * 2 <= len(self._donors):
+            return
+        links = [
+            self._links[d.source.uid]
+            for d in self._donors
+            if not d.out and d.manifest in (manifest, None)
+        ]
+        self._goal = Goal.of(manifest, self._held, links, [d.source.uid for d in self._donors])
+        self._announce()

@@ -1,0 +1,263 @@
+"""A SHARDS connection: messages both ways, raw shards without passing through stream buffers.
+
+Reading stops whenever something has arrived and goes on when the next thing is asked for, so a
+connection holds at most one message or one shard, and a sender is slowed down by TCP alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+import ssl
+from dataclasses import dataclass
+
+from lightning_chaos.errors import WireError
+from lightning_chaos.replication.wire import AnyPull, Pull, Shard, decode_pull, encode_pull
+from lightning_chaos.transport.channel import MAX_MESSAGE_BYTES
+
+_HEAD_BYTES = 4
+_WRITE_AHEAD_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A whole shard; its bytes are valid until the next :meth:`ShardChannel.receive`."""
+
+    index: int
+    data: memoryview
+    began_t: float
+    """When it was announced, on the event loop's clock, seconds."""
+
+
+class _Stage(enum.Enum):
+    HEAD = "length"
+    BODY = "message"
+    RAW = "shard"
+
+
+class ShardChannel(asyncio.BufferedProtocol):
+    """One end of a SHARDS connection; one receiver, one sender."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._shard_buffer = memoryview(b"")
+        self._raw_index = 0
+        self._raw_began_t = 0.0
+        self._item: AnyPull | Arrived | None = None
+        self._error: WireError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._last_byte_t = self._loop.time()
+        self._gone = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._turn(_Stage.HEAD, memoryview(bytearray(_HEAD_BYTES)))
+
+    @classmethod
+    async def over(
+        cls,
+        sock: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_side: bool = False,
+        server_hostname: str = "",
+    ) -> ShardChannel:
+        """A channel over a connected socket, which it owns from now on.
+
+        Args:
+            sock: connected stream socket, preamble done.
+            tls: context for the handshake, None for plain bytes.
+            server_side: True on the accepting side (matters for TLS only).
+            server_hostname: name the server's certificate is checked against.
+
+        Raises:
+            OSError: the handshake failed.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            if server_side:
+                _, channel = await loop.connect_accepted_socket(cls, sock, ssl=tls)
+            else:
+                _, channel = await loop.create_connection(
+                    cls, sock=sock, ssl=tls, server_hostname=server_hostname if tls else None
+                )
+        except BaseException:
+            sock.close()
+            raise
+        return channel
+
+    def expect_shards(self, shard_bytes: int) -> None:
+        """Take shards of up to so many bytes from now on; before this, a shard is an error."""
+        self._shard_buffer = memoryview(bytearray(shard_bytes))
+
+    # ---- receiving -------------------------------------------------------------------------
+
+    async def receive(self, stall_s: float | None = None) -> AnyPull | Arrived | None:
+        """The next message or shard, None at the end of the connection.
+
+        Args:
+            stall_s: longest silence tolerated, in seconds; None for no limit.
+
+        Raises:
+            WireError: truncated, malformed or oversized bytes came.
+            TimeoutError: no byte came for ``stall_s``.
+        """
+        assert self._transport is not None
+        began = self._loop.time()
+        if self._item is None and not self._gone.is_set():
+            self._transport.resume_reading()
+        while self._item is None:
+            if self._error is not None:
+                raise self._error
+            if self._gone.is_set():
+                return None
+            left = None
+            if stall_s is not None:
+                left = max(began, self._last_byte_t) + stall_s - self._loop.time()
+                if left <= 0:
+                    raise TimeoutError(f"sent nothing for {stall_s:g} s")
+            self._waiter = self._loop.create_future()
+            await asyncio.wait((self._waiter,), timeout=left)
+        item, self._item = self._item, None
+        return item
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go (called by the transport)."""
+        return self._target[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes came (called by the transport)."""
+        self._last_byte_t = self._loop.time()
+        self._filled += nbytes
+        if self._filled < len(self._target):
+            return
+        try:
+            self._complete()
+        except WireError as error:
+            self._fail(error)
+
+    def _complete(self) -> None:
+        match self._stage:
+            case _Stage.HEAD:
+                length = int.from_bytes(self._target, "big")
+                if not 0 < length <= MAX_MESSAGE_BYTES:
+                    raise WireError(f"message of {length} bytes, allowed are {MAX_MESSAGE_BYTES}")
+                self._turn(_Stage.BODY, memoryview(bytearray(length)))
+            case _Stage.BODY:
+                message = decode_pull(self._target)
+                if not isinstance(message, Shard):
+                    self._arrived(message)
+                elif 0 < message.length <= len(self._shard_buffer):
+                    self._raw_index = message.index
+                    self._raw_began_t = self._last_byte_t
+                    self._turn(_Stage.RAW, self._shard_buffer[: message.length])
+                else:
+                    raise WireError(
+                        f"shard of {message.length} bytes, allowed are {len(self._shard_buffer)}"
+                    )
+            case _Stage.RAW:
+                self._arrived(Arrived(self._raw_index, self._target, self._raw_began_t))
+
+    def _arrived(self, item: AnyPull | Arrived) -> None:
+        assert self._transport is not None
+        self._item = item
+        self._turn(_Stage.HEAD, memoryview(bytearray(_HEAD_BYTES)))
+        self._transport.pause_reading()
+        self._wake()
+
+    def _turn(self, stage: _Stage, target: memoryview) -> None:
+        self._stage = stage
+        self._target = target
+        self._filled = 0
+
+    def _fail(self, error: WireError) -> None:
+        self._error = error
+        self.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # ---- sending ---------------------------------------------------------------------------
+
+    def send(self, message: Pull) -> None:
+        """Queue one message; a closed channel swallows it (the receiver sees the end)."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            data = encode_pull(message)
+            self._transport.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
+
+    def send_raw(self, data: bytes | memoryview) -> None:
+        """Queue bytes of the shard announced; :meth:`drain` before more than a few."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self, stall_s: float) -> None:
+        """Wait until more may be sent.
+
+        Raises:
+            TimeoutError: the other side has read too little for ``stall_s`` seconds.
+        """
+        if not self._writable.is_set():
+            try:
+                async with asyncio.timeout(stall_s):
+                    await self._writable.wait()
+            except TimeoutError:
+                raise TimeoutError(f"read nothing for {stall_s:g} s") from None
+
+    # ---- life ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is up (called by the transport)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_AHEAD_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone (called by the transport)."""
+        if exc is not None and self._error is None:
+            self._error = WireError(f"connection lost: {exc}")
+        self._gone.set()
+        self._writable.set()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The other side sends no more (called by the transport)."""
+        if self._stage is not _Stage.HEAD or self._filled:
+            self._fail(WireError(f"connection closed within a {self._stage.value}"))
+        return False
+
+    def pause_writing(self) -> None:
+        """Too much is queued (called by the transport)."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Little enough is queued (called by the transport)."""
+        self._writable.set()
+
+    @property
+    def closing(self) -> bool:
+        """True once closed by this side or found broken."""
+        return self._transport is None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what is queued and close."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, drop what is queued."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_closed(self, limit_s: float = 5.0) -> None:
+        """Wait until the connection is gone; what is still queued after ``limit_s`` is dropped."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._gone.wait()
+        except TimeoutError:
+            self.abort()
+            await self._gone.wait()

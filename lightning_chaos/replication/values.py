@@ -1,0 +1,61 @@
+"""What goes into a pull and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_chaos.protocol.values import Uid
+from lightning_chaos.replication.image import Manifest
+from lightning_chaos.transport.address import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A donor as the view names it, and what is known of the link to it."""
+
+    uid: Uid
+    name: str
+    address: Address
+    rate_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a pull is, after every shard."""
+
+    bytes: int
+    total: int
+    """Bytes to pull; what was kept is not among them."""
+    per_donor: dict[str, int]
+    """Bytes taken, by donor name."""
+
+
+@dataclass(slots=True)
+class DonorShare:
+    """What one donor gave."""
+
+    uid: Uid
+    name: str
+    bytes: int = 0
+    shards: int = 0
+    first_s: float | None = None
+    """When its first shard taken began to come, seconds since the pull began; None: none did."""
+    last_s: float | None = None
+    """When the last shard taken from it was there, seconds since the pull began."""
+    problem: str = ""
+    """Why it took no (further) part, '' if it served to the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """The whole state."""
+
+    manifest: Manifest
+    buffer: bytearray
+    """The shared part; :func:`lightning_chaos.replication.image.assemble` makes it a tree."""
+    local: object
+    """The local part of one donor, as a tree."""
+    donors: tuple[DonorShare, ...]
+    seconds: float
+    kept_bytes: int
+    """What the learner held already and did not pull."""

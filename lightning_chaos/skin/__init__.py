@@ -1,0 +1,1 @@
+"""What touches Lightning, apart from the strategy and the callbacks themselves."""

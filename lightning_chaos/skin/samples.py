@@ -1,0 +1,174 @@
+"""Which samples this member trains on, and how long Lightning believes the epoch is.
+
+The source behind the elastic loader.  A round begins here, when its first batch is fetched: at
+that moment every counter of the Trainer stands between two rounds, so this is also where a view
+changes, where a donor holds still, and where a newcomer takes over the state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from lightning_chaos.data.ledger import (
+    Ledger,
+    MicroBatch,
+    Slice,
+    commit,
+    micro_batches,
+    positions,
+    rounds_left,
+    samples_in,
+    share_out,
+)
+from lightning_chaos.data.loader import LoaderFacts, permutation
+
+
+class Samples:
+    """One member's :class:`~lightning_chaos.data.loader.BatchSource`.
+
+    Args:
+        trainer: the Trainer that fits.
+        facts: of the user's training loader.
+        seed: of the permutations; a newcomer takes the run's.
+        begin_round: waits until a round may begin; returns (members, own rank) for its samples.
+        members: how many members there are before the first round.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        facts: LoaderFacts,
+        seed: int,
+        begin_round: Callable[[], tuple[int, int]],
+        members: int,
+    ) -> None:
+        self._trainer = trainer
+        self._facts = facts
+        self._begin_round = begin_round
+        self._members = members
+        self._queue: deque[MicroBatch] = deque()
+        self._micro: MicroBatch | None = None
+        self.ledger = Ledger(seed=seed, epoch=-1, size=facts.size)
+        self._pending_ledger = self.ledger
+        self.slice: Slice = ()
+        """This member's samples of the round, until they are committed."""
+        self.weight = 0
+        """How many samples that is."""
+
+    # ---- batches ---------------------------------------------------------------------------
+
+    def next_indices(self) -> list[int] | None:
+        """Dataset indices of the next micro-batch; see :class:`BatchSource`."""
+        if not self._queue and not self._open():
+            return None
+        self._micro = self._queue.popleft()
+        self._foresee(len(self._queue) + 1, self._pending_ledger)
+        facts, ledger = self._facts, self.ledger
+        order = permutation(ledger.seed, ledger.epoch, facts.size, facts.shuffle)
+        return [int(order[position]) for position in self._micro.positions]
+
+    def batches(self) -> int:
+        """Batches of a whole epoch with the members there are now."""
+        whole = Ledger(seed=0, epoch=0, size=self._facts.size)
+        return self._batches_left(whole, self._members)
+
+    def loss_scale(self) -> float:
+        """Factor that makes accumulated gradients the mean over the samples of the round.
+
+        Lightning divides each micro-batch's loss by their planned number; where their sizes
+        differ, and where one is idle, that is not the mean.
+        """
+        if self._micro is None or self.weight == 0:
+            return 1.0
+        planned = self._trainer.accumulate_grad_batches
+        return float(self._micro.weight * planned / self.weight)
+
+    def _open(self) -> bool:
+        """Begin a round; False if nothing is left of the epoch."""
+        # Until the next round begins everybody foresees the epoch's end with these members, so
+        # that all see it at the same round.
+        self._members, rank = self._begin_round()
+        epoch = self._trainer.current_epoch
+        if self.ledger.epoch != epoch:
+            self.ledger = Ledger(seed=self.ledger.seed, epoch=epoch, size=self._facts.size)
+        micro, planned = self._facts.batch, self._trainer.accumulate_grad_batches
+        slices = share_out(
+            self.ledger, micro * planned, self._members, drop_last=self._facts.drop_last
+        )
+        if not any(slices):
+            return False
+        self.slice = slices[rank]
+        self.weight = samples_in(self.slice)
+        self._pending_ledger = commit(self.ledger, slices)
+        # Always the planned number, idle ones at the end of an epoch: Lightning steps at its
+        # multiples.
+        share = positions(self.slice)
+        self._queue.extend(micro_batches(share, micro, planned, self._facts.size))
+        return True
+
+    # ---- after the round -------------------------------------------------------------------
+
+    def commit(self, slices: Sequence[Slice]) -> None:
+        """Take what the round's header says; a dead member's samples come again."""
+        self.ledger = commit(self.ledger, slices)
+        self.slice = ()
+        missed = self.ledger != self._pending_ledger
+        self._pending_ledger = self.ledger
+        if missed and not self._queue:
+            self._foresee(0, self.ledger)
+
+    def drop(self) -> None:
+        """Nothing of the round counts here: this node is out of the run for now."""
+        self._queue.clear()
+        self.slice, self.weight = (), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What members share."""
+        state: dict[str, Any] = msgspec.to_builtins(self.ledger)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the run's ledger."""
+        self.drop()
+        self.ledger = msgspec.convert(state, Ledger)
+        self._pending_ledger = self.ledger
+
+    # ---- how long the epoch is -------------------------------------------------------------
+
+    @property
+    def _done(self) -> int:
+        """Batches of this epoch that were fetched before, the same at all members."""
+        return int(self._trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+    def _batches_left(self, ledger: Ledger, members: int) -> int:
+        planned = self._trainer.accumulate_grad_batches
+        batch, drop = self._facts.batch * planned, self._facts.drop_last
+        return int(planned * rounds_left(ledger, batch, members, drop_last=drop))
+
+    def _foresee(self, queued: int, ledger: Ledger) -> None:
+        """Tell Lightning when its epoch ends, which changes with the members.
+
+        Args:
+            queued: micro-batches of this round that Lightning has not got yet.
+            ledger: what will be committed after this round.
+        """
+        trainer, fit, done = self._trainer, self._trainer.fit_loop, self._done
+        fetcher = fit._data_fetcher
+        total = done + queued + self._batches_left(ledger, self._members)
+        limit = trainer.limit_train_batches
+        if isinstance(limit, int):
+            total = min(total, max(limit, done + queued))
+        elif limit < 1.0:
+            total = max(int(total * limit), done + queued)
+        fit.max_batches = total
+        fit._combined_loader._limits[:] = [total]
+        fetcher.length = fetcher.fetched + total - done
+        if queued == 0:  # the batch is out already: it may not be the last after all
+            fetcher.done = total <= done
+            fit.epoch_loop.batch_progress.is_last_batch = fetcher.done
+        if isinstance(trainer.val_check_interval, float) and trainer.val_check_batch is not None:
+            trainer.val_check_batch = max(1, int(total * trainer.val_check_interval))

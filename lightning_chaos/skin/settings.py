@@ -1,0 +1,134 @@
+"""Arguments of the strategy and the environment variables that stand in for them.
+
+An argument that is given always wins; the environment fills in what is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from lightning_chaos.errors import ConfigError
+from lightning_chaos.peer.discovery import default_run
+from lightning_chaos.transport.address import Address, check_allowed, parse_address
+
+BufferMode = Literal["mean", "first", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one node takes part in a run; see README for the table."""
+
+    run: str
+    node: str
+    host: str
+    port: int
+    peers: tuple[Address, ...]
+    min_members: int
+    timeout_s: float
+    worker_timeout_s: float
+    linger_s: float
+    link_rate_bytes_per_s: float | None
+    insecure: bool
+    log_dir: str
+    join_at_round: int
+    buffers: BufferMode
+
+
+def resolve(
+    environ: Mapping[str, str] = os.environ,
+    *,
+    peers: str | Sequence[str] | None = None,
+    run: str | None = None,
+    node: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    min_members: int | None = None,
+    timeout: float | None = None,
+    worker_timeout: float | None = None,
+    linger: float | None = None,
+    link_rate: float | None = None,
+    insecure: bool | None = None,
+    log_dir: str | os.PathLike[str] | None = None,
+    join_at_round: int | None = None,
+    buffers: str = "mean",
+) -> Settings:
+    """Settings from arguments and environment.
+
+    Raises:
+        ConfigError: a value cannot work; names the argument and the variable.
+    """
+    env = _Environment(environ)
+    if buffers not in get_args(BufferMode):
+        raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
+    insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
+    rate = env.number("link_rate", "CHAOS_LINK_RATE", link_rate, 0.0, least=0.0)
+    listed = env.text("CHAOS_PEERS", "") if peers is None else peers
+    named = listed.split(",") if isinstance(listed, str) else list(listed)
+    settings = Settings(
+        run=run or env.text("CHAOS_RUN", "") or default_run(sys.argv[0]),
+        node=node or env.text("CHAOS_NODE", "") or f"{os.uname().nodename}-{os.getpid()}",
+        host=host or env.text("CHAOS_HOST", "127.0.0.1"),
+        port=int(env.number("port", "CHAOS_PORT", port, 0, least=0, most=65535)),
+        peers=tuple(parse_address(text) for text in named if text.strip()),
+        min_members=int(env.number("min_members", "CHAOS_MIN_MEMBERS", min_members, 1, least=1)),
+        timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 1.0, least=0.05),
+        worker_timeout_s=env.number(
+            "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 300.0, least=0.05
+        ),
+        linger_s=env.number("linger", "CHAOS_LINGER", linger, 30.0, least=0.0),
+        link_rate_bytes_per_s=rate * 1e6 / 8 or None,
+        insecure=insecure,
+        log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
+        join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
+        buffers=cast(BufferMode, buffers),
+    )
+    if "/" in settings.node:
+        raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
+    for name in (settings.host, *(a.host for a in settings.peers)):
+        check_allowed(name, insecure=settings.insecure, encrypted=False)
+    return settings
+
+
+class _Environment:
+    """Reads variables and says which one is wrong."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str, default: str) -> str:
+        return self._environ.get(name, "").strip() or default
+
+    def flag(self, name: str) -> bool:
+        text = self.text(name, "0").lower()
+        if text not in ("0", "1", "true", "false"):
+            raise ConfigError(f"{name}={text!r}: write 1 or 0")
+        return text in ("1", "true")
+
+    def number(
+        self,
+        argument: str,
+        name: str,
+        given: float | None,
+        default: float,
+        least: float = float("-inf"),
+        most: float = float("inf"),
+    ) -> float:
+        source, value = f"{argument}={given!r}", given
+        if value is None and (text := self.text(name, "")):
+            source = f"{name}={text!r}"
+            try:
+                value = float(text)
+            except ValueError:
+                raise ConfigError(f"{source} is not a number") from None
+        if value is None:
+            return default
+        if isinstance(default, int) and value != int(value):
+            raise ConfigError(f"{source} must be a whole number")
+        if not least <= value <= most:
+            bounds = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
+            raise ConfigError(f"{source} is out of range: {bounds} is allowed")
+        return value

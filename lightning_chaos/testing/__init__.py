@@ -1,0 +1,1 @@
+"""Tools for testing runs, shipped so that users can test their own."""

@@ -1,0 +1,85 @@
+"""The process behind :class:`lightning_chaos.testing.launch.ForkServer`.
+
+Reads one JSON object per line from a socket: a job to fork, answered with ``{"pid"}``, or
+``{"poll": pid}``, answered with ``{"code"}`` (null while it runs).  Ends with its socket and
+then kills what it started.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from typing import Any
+
+
+def main(fd: int) -> list[str] | None:
+    """Serve until the socket closes; returns twice, like fork.
+
+    Returns:
+        None in the server; in each forked process the command (``argv``) it is to run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running: set[int] = set()
+    with socket.socket(fileno=fd) as sock, sock.makefile("rw", encoding="utf-8") as stream:
+        while line := stream.readline():
+            request = json.loads(line)
+            if "poll" in request:
+                answer: dict[str, Any] = {"code": _poll(request["poll"], running)}
+            else:
+                pid = os.fork()
+                if pid == 0:
+                    _become(request)
+                    return list(request["argv"])
+                running.add(pid)
+                answer = {"pid": pid}
+            stream.write(json.dumps(answer) + "\n")
+            stream.flush()
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return None
+
+
+def _poll(pid: int, running: set[int]) -> int | None:
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if not done:
+        return None
+    running.discard(pid)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _become(job: dict[str, Any]) -> None:
+    """Take on the session, environment, directory and output that the job asks for."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(job["env"])
+    os.chdir(job["cwd"])
+    output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    sys.argv = list(job["argv"])
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+    # Forked processes would otherwise all draw the same "random" numbers.
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+
+
+def _serve() -> None:
+    import lightning.pytorch  # noqa: F401  # what every forked process needs, imported once
+
+    argv = main(int(sys.argv[1]))
+    if argv is not None:
+        runpy.run_path(argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    _serve()

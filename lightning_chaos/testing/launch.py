@@ -1,0 +1,146 @@
+"""Two ways to start a worker process: cold, or forked from a process that has imported torch."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+# Covers the server's own import of torch and Lightning, which the first request waits for.
+REPLY_TIMEOUT_S = 120.0
+CLOSE_TIMEOUT_S = 10.0
+
+
+class Running(Protocol):
+    """A process that was started and not waited for yet."""
+
+    @property
+    def pid(self) -> int:
+        """Process id, not reused before :meth:`poll` has said that the process ended."""
+        ...
+
+    def poll(self) -> int | None:
+        """Exit code (negative: the signal that killed it), None while it runs."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts Python scripts as processes of their own session."""
+
+    def launch(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
+    ) -> Running:
+        """Start ``python command...``; stdout and stderr are appended to ``output``."""
+        ...
+
+
+class ColdStart:
+    """A new interpreter for each process, as a user would start it."""
+
+    def launch(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
+    ) -> Running:
+        """See :class:`Launcher`."""
+        with output.open("ab") as file:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+
+class ForkServer:
+    """Forks processes from one that has imported torch and Lightning: saves seconds each.
+
+    They are real processes with their own pids, sessions, environment and output.  Variables
+    that libraries read while they are imported (``OMP_NUM_THREADS``) are the server's.  One
+    server may serve many clusters, one after another or together.
+
+    Args:
+        env: the server's own environment, None for this process's.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lightning_chaos.testing.forkserver", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                env=None if env is None else dict(env),
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        ours.settimeout(REPLY_TIMEOUT_S)
+        self._socket = ours
+        self._stream = ours.makefile("rw", encoding="utf-8")
+        self._lock = threading.Lock()
+        self.closed = False
+        """The server and everything it started have ended."""
+
+    def launch(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
+    ) -> Running:
+        """See :class:`Launcher`."""
+        job = {"argv": [*command], "env": dict(env), "cwd": str(cwd), "output": str(output)}
+        return _Forked(self, int(self.ask(job)["pid"]))
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request to the server and its answer.
+
+        Raises:
+            RuntimeError: the server is gone.
+        """
+        with self._lock:
+            try:
+                self._stream.write(json.dumps(request) + "\n")
+                self._stream.flush()
+                answer = self._stream.readline()
+            except (OSError, ValueError) as error:
+                raise RuntimeError(f"the fork server does not answer: {error}") from error
+        if not answer:
+            raise RuntimeError("the fork server has ended")
+        reply: dict[str, Any] = json.loads(answer)
+        return reply
+
+    def close(self) -> None:
+        """End the server; it kills the processes it started that still run.  Idempotent."""
+        self.closed = True
+        self._stream.close()
+        self._socket.close()
+        try:
+            self._process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Forked:
+    """A process that the fork server started and reaps."""
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server = server
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None and self._server.closed:
+            self._code = -signal.SIGKILL
+        if self._code is None:
+            self._code = self._server.ask({"poll": self.pid})["code"]
+        return self._code

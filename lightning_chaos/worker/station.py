@@ -1,0 +1,620 @@
+"""One incarnation of a node, on the I/O loop: its peer, exchange, links and donor.
+
+Everything here runs on one event loop; training talks to it through
+:class:`~lightning_chaos.worker.node.Node`.  A station lives as long as its peer process.  When
+that dies, or the run goes on without this incarnation, the station is *apart*: it completes
+nothing more, and a new one takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lightning_chaos.collective.actions import (
+    AskCommit,
+    Failed,
+    Finished,
+    Landing,
+    Misbehaved,
+    Purge,
+    Resume,
+    Send,
+    Stable,
+    Verdict,
+)
+from lightning_chaos.collective.exchange import Exchange
+from lightning_chaos.collective.frames import Frame
+from lightning_chaos.collective.links import DataLinks, dials
+from lightning_chaos.collective.roots import Floats
+from lightning_chaos.errors import ChaosError, FingerprintError, JoinError
+from lightning_chaos.monitor.runlog import RunLog
+from lightning_chaos.peer.client import PeerClient, start_peer
+from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.values import Decision, Member, OpId, Uid, View
+from lightning_chaos.replication.donor import Donor
+from lightning_chaos.transport.dial import Dialler
+from lightning_chaos.transport.door import Kind
+from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome, Sharers, Turn
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+LATE_CHECK_S = 0.5
+SHOW_WAIT_S = 10.0
+
+
+class RunFinished(ChaosError):
+    """The run this node looked for has ended already."""
+
+    def __init__(self, round_: int) -> None:
+        super().__init__(f"the run finished after round {round_}")
+        self.round = round_
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is written about an operation once it is stable."""
+
+    op: OpId
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Station:
+    """See the module; every method is called on the loop.
+
+    Attributes:
+        config: for the peer process.
+        door: the node's listening socket, handed to the peer.
+        dialler: opens data and shard connections.
+        dial_tls, accept_tls: contexts, None for plain bytes.
+        rate_bytes_per_s: speed limit per link, None for none.
+        run_log: where stable rounds and events are written.
+    """
+
+    config: PeerConfig
+    door: socket.socket
+    dialler: Dialler
+    dial_tls: ssl.SSLContext | None
+    accept_tls: ssl.SSLContext | None
+    rate_bytes_per_s: float | None
+    run_log: RunLog
+    on_stop: Callable[[str], None]
+    standing: local.Standing | None = None
+    view: View | None = None
+    apart: str = ""
+    waiting: str = ""
+    peer_pid: int = 0
+    begun: int = -1
+    hold_epoch: int = 0
+    """Epoch with which the present learners came: names the image they pull."""
+    all_done: bool = False
+    _planned: list[tuple[View, str]] = field(default_factory=list)
+    _permit: int = -1
+    _leaving: bool = False
+    _error: ChaosError | None = None
+    _peer: PeerClient | None = None
+    _exchange: Exchange | None = None
+    _links: DataLinks | None = None
+    _donor: Donor | None = None
+    _sharers: Sharers | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _finished: Finished | None = None
+    _failed: ChaosError | None = None
+    _records: list[_Record] = field(default_factory=list)
+    _pacers: dict[str, Pacer] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _frozen_at: float | None = None
+    _linked: set[Uid] = field(default_factory=set)
+    _redialling: set[Uid] = field(default_factory=set)
+
+    # ---- life ------------------------------------------------------------------------------
+
+    async def open(self) -> local.Standing:
+        """Start the peer and wait until it has founded the run or found it.
+
+        Raises:
+            JoinError: it did neither; the message says why.
+            RunFinished: the run is over.
+        """
+        process = start_peer(self.config, self.door)
+        self.peer_pid = process.pid
+        self._peer = await PeerClient.connect(
+            process,
+            on_message=self._on_peer,
+            on_socket=self._on_socket,
+            on_gone=self._on_peer_gone,
+        )
+        return await self._until(lambda: self.standing)
+
+    async def aclose(self, reason: str) -> None:
+        """Say goodbye, close every connection, end every task."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._peer is not None:
+            if not self.all_done:
+                self._peer.send(local.Farewell(reason))
+            await self._peer.aclose()
+        for part in (self._donor, self._links):
+            if part is not None:
+                await part.aclose()
+        self.apart = self.apart or reason
+        self._tell()
+
+    def tell_peer(self, message: local.Local) -> None:
+        """Send to the peer; dropped if it is gone."""
+        if self._peer is not None and not self.apart:
+            self._peer.send(message)
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Something changed: whoever waits looks again."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _until(self, look: Callable[[], T | None]) -> T:
+        while True:
+            if self._error is not None:
+                raise self._error
+            found = look()
+            if found is not None:
+                return found
+            await self._news.wait()
+
+    # ---- from the peer ---------------------------------------------------------------------
+
+    def _on_peer(self, message: local.AnyLocal) -> None:
+        match message:
+            case local.Standing():
+                self._on_standing(message)
+            case local.Permit(upto=upto):
+                self._permit = max(self._permit, upto)
+            case local.Freeze(ballot=ballot):
+                self._freeze()
+                if self._exchange is not None:
+                    report = self._exchange.report(self.begun)
+                    self.tell_peer(local.Frozen(ballot, report))
+            case local.Install(view=view, decision=decision, reason=reason):
+                self._install(view, decision, reason)
+            case local.Refused(reason=reason, setting=setting):
+                self._error = FingerprintError(reason) if setting else JoinError(reason)
+            case local.Removed(reason=reason):
+                self._part(reason)
+            case local.RunOver(round=round_):
+                self._error = RunFinished(round_)
+            case local.AllDone():
+                self.all_done = True
+            case local.Stop(reason=reason):
+                self.on_stop(reason)
+            case local.Waiting(reason=reason):
+                self.waiting = reason
+            case _:
+                log.debug("the peer said %s", type(message).__name__)
+        self._tell()
+
+    def _on_standing(self, standing: local.Standing) -> None:
+        self.standing, self.view = standing, standing.view
+        me = standing.me.uid
+        self._exchange = Exchange(me, time.monotonic)
+        self._links = DataLinks(
+            me,
+            self.config.run,
+            self,
+            dialler=self.dialler,
+            pacer_for=self._pacer,
+            dial_tls=self.dial_tls,
+            accept_tls=self.accept_tls,
+        )
+        self._donor = Donor(self.config.run, self._pacer, self.accept_tls)
+        if not standing.newcomer:
+            self._sharers = Sharers(0, standing.view.uids)
+            self._exchange.install(standing.view, None)
+
+    def _on_peer_gone(self, reason: str) -> None:
+        if self.standing is None and self._error is None:
+            self._error = JoinError(f"the peer process ended: {reason}")
+        elif not self.apart and not self.all_done:
+            self._spawn(self._say_last_word(reason))
+        self._part(f"its peer is gone ({reason})")
+
+    async def _say_last_word(self, reason: str) -> None:
+        """The peer cannot: tell the others over the data links that this incarnation is over."""
+        if self._links is not None and self.view is not None:
+            members = [m for m in self.view.members if m != self.me]
+            await self._links.say_word(members, f"its peer is gone ({reason})", 1.0)
+
+    def _part(self, reason: str) -> None:
+        """This incarnation has no part in the run any more."""
+        if not self.apart:
+            self.apart = reason
+            self._freeze()
+        self._tell()
+
+    @property
+    def me(self) -> Member:
+        """This incarnation."""
+        assert self.standing is not None
+        return self.standing.me
+
+    # ---- views -----------------------------------------------------------------------------
+
+    def _freeze(self) -> None:
+        if self._exchange is not None and not self._exchange.frozen:
+            self._frozen_at = time.monotonic()
+            self._exchange.freeze()
+            self._carry_out()
+
+    def _install(self, view: View, decision: Decision | None, reason: str) -> None:
+        assert self._exchange is not None and self._links is not None
+        if view.learners and not (self.view and self.view.learners):
+            self.hold_epoch = view.epoch
+        self.view = view
+        self._exchange.install(view, decision)
+        if self._sharers is not None:
+            self._sharers.step(decision.data_from if decision else view.switch, view.uids)
+        if decision is None:
+            self._planned.append((view, reason))
+        else:
+            self._planned.clear()
+            self._log_view(view, reason, decision)
+            self._drop_strangers(view)
+        self._carry_out()
+        self._meet(view)
+
+    def _log_view(self, view: View, reason: str, decision: Decision | None) -> None:
+        self.run_log.write(
+            "view",
+            epoch=view.epoch,
+            members=[m.node for m in view.members],
+            uids=list(view.uids),
+            learners=[m.node for m in view.learners],
+            switch=view.switch,
+            round=self.begun,
+            reason=reason,
+        )
+        if decision is not None and self._frozen_at is not None:
+            self.run_log.write(
+                "freeze",
+                epoch=view.epoch,
+                seconds=time.monotonic() - self._frozen_at,
+                reason=reason,
+                redone=not decision.held,
+            )
+            self._frozen_at = None
+
+    def _enter_round(self, round_: int) -> None:
+        """Views that were planned for this round are in force now."""
+        while self._planned and self._planned[0][0].switch <= round_:
+            view, reason = self._planned.pop(0)
+            self._log_view(view, reason, None)
+            self._drop_strangers(view)
+
+    def _drop_strangers(self, view: View) -> None:
+        assert self._links is not None
+        known = {m.uid for m in (*view.members, *view.learners)}
+        if self.view is not None:
+            known |= {m.uid for m in (*self.view.members, *self.view.learners)}
+        gone = [uid for uid in self._linked if uid not in known]
+        self._linked.difference_update(gone)
+        self._links.drop(gone)
+
+    # ---- data links (LinksOwner) -----------------------------------------------------------
+
+    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
+        """See :meth:`Exchange.place`."""
+        assert self._exchange is not None
+        verdict = self._exchange.place(sender, frame)
+        self._carry_out()
+        return verdict
+
+    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
+        """See :meth:`Exchange.complete`."""
+        assert self._exchange is not None
+        self._exchange.complete(sender, frame, landing)
+        self._carry_out()
+
+    def connected(self, uid: Uid) -> None:
+        """A data link is up."""
+        self._linked.add(uid)
+        if uid in self._redialling:
+            self._redialling.discard(uid)
+            self.tell_peer(local.Broken(uid, "the data connection was lost and made anew", True))
+        self._tell()
+
+    def broken(self, uid: Uid, reason: str) -> None:
+        """A data link is gone: mend it, or let the peers find out why."""
+        self._linked.discard(uid)
+        member = self.view.find(uid) if self.view else None
+        if member is None or self.apart or self.all_done:
+            return
+        self._redialling.add(uid)
+        self._spawn(self._mend(member, reason))
+
+    def word(self, uid: Uid, reason: str) -> None:
+        """Another incarnation ends without its peer."""
+        self.tell_peer(local.Word(uid, reason))
+
+    async def _mend(self, member: Member, reason: str) -> None:
+        assert self._links is not None
+        bound = self.config.timeout_s
+        if dials(self.me, member):
+            try:
+                await self._links.connect(member, bound)
+                return
+            except OSError as error:
+                reason = f"{reason}; dialling it again: {error}"
+        else:
+            deadline = time.monotonic() + bound
+            while time.monotonic() < deadline:
+                if member.uid in self._linked:
+                    return
+                await asyncio.sleep(bound / 20)
+        still_in = self.view is not None and self.view.find(member.uid) is not None
+        if still_in and not self._links.has(member.uid):
+            self.tell_peer(local.Broken(member.uid, reason, False))
+
+    def _meet(self, view: View) -> None:
+        """Dial the members that started before this one."""
+        if view.find(self.me.uid) is None:
+            return
+        for member in view.members:
+            if member != self.me and dials(self.me, member) and member.uid not in self._linked:
+                self._spawn(self._reach(member))
+
+    async def _reach(self, member: Member) -> None:
+        assert self._links is not None
+        deadline = time.monotonic() + 5 * self.config.timeout_s
+        while not self.apart and self.view is not None and self.view.find(member.uid):
+            try:
+                await self._links.connect(member, self.config.timeout_s)
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    self.tell_peer(local.Broken(member.uid, str(error), False))
+                    return
+                await asyncio.sleep(0.05)
+
+    def _on_socket(self, kind: Kind, sock: socket.socket) -> None:
+        if self._links is not None and kind is Kind.DATA:
+            self._links.adopt(sock)
+        elif self._donor is not None and kind is Kind.SHARDS:
+            self._spawn(self._donor.serve(sock))
+        else:
+            sock.close()
+
+    def _pacer(self, uid: Uid) -> Pacer:
+        """One speed limit per link, whatever is sent on it."""
+        if uid not in self._pacers:
+            self._pacers[uid] = Pacer(self.rate_bytes_per_s, time.monotonic)
+        return self._pacers[uid]
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of %s failed", self.config.node, exc_info=error)
+            self._error = ChaosError(f"internal error: {error!r}")
+            self._tell()
+
+    # ---- actions of the exchange -----------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        assert self._exchange is not None and self._links is not None
+        for action in self._exchange.actions():
+            match action:
+                case Send():
+                    self._links.send(action)
+                case Finished():
+                    self._finished = action
+                    self._tell()
+                case Stable(op=op):
+                    self._settle(op)
+                case Failed(error=error):
+                    self._failed = error
+                    self._tell()
+                case AskCommit(uid=uid, epoch=epoch):
+                    self.tell_peer(local.SawEpoch(uid, epoch))
+                case Misbehaved(uid=uid, reason=reason):
+                    log.warning("%s misbehaved: %s", uid, reason)
+                    self.tell_peer(local.Word(uid, f"it misbehaved: {reason}"))
+                case Resume():
+                    self._links.resume()
+                case Purge():
+                    self._links.purge()
+
+    def _settle(self, op: OpId) -> None:
+        """Write what was kept back until this operation was stable."""
+        while self._records and self._records[0].op <= op:
+            record = self._records.pop(0)
+            self.run_log.write("round", **record.fields)
+
+    # ---- training: rounds ------------------------------------------------------------------
+
+    async def turn(self, round_: int) -> Turn:
+        """What this worker may do at the begin of that round; waits until it is known."""
+        turn: Turn = await self._until(lambda: self._look(round_))
+        if isinstance(turn, Go) and round_ > self.begun:
+            self.begun = round_
+            self._enter_round(round_)
+            assert self._sharers is not None
+            self._sharers.forget_before(round_)
+            self.tell_peer(local.Begun(round_))
+        return turn
+
+    def _look(self, round_: int) -> Turn | None:
+        view = self.view
+        if self.apart and not self._leaving:
+            return Apart(self.apart)
+        assert self.standing is not None and view is not None and self._exchange is not None
+        if self._sharers is None:
+            return Apart("it has not joined yet")
+        if self._leaving and (self.apart or view.uids == (self.me.uid,)):
+            return Gone()
+        if view.rank(self.me.uid) is None:
+            return Gone() if view.switch <= round_ else self._permitted(round_, view)
+        if view.learners and view.switch <= round_:
+            return Hold(view)
+        return self._permitted(round_, view)
+
+    def _permitted(self, round_: int, view: View) -> Turn | None:
+        assert self._sharers is not None and self._exchange is not None
+        if self._permit < round_ or self._exchange.frozen:
+            return None
+        return Go(view, self._sharers.at(round_))
+
+    async def hold(self, view: View) -> None:
+        """Wait until no newcomer pulls any more."""
+        await self._until(lambda: self._released(view))
+
+    def _released(self, view: View) -> bool | None:
+        if self.apart:
+            return True
+        current = self.view
+        return True if current is None or not current.learners else None
+
+    @property
+    def donor(self) -> Donor:
+        """Serves the state while this worker holds."""
+        assert self._donor is not None
+        return self._donor
+
+    # ---- training: operations --------------------------------------------------------------
+
+    async def operate(
+        self,
+        op: OpId,
+        label: str,
+        blob: bytes,
+        vector: Floats | None,
+        weight: float,
+        buckets: tuple[tuple[int, int], ...] | None,
+    ) -> Outcome | None:
+        """Run one operation with the other members; None if this node is apart.
+
+        Raises:
+            OperationMismatch: members asked for different things under this number.
+        """
+        if self.apart:
+            return None
+        assert self._exchange is not None
+        self._finished = None
+        self._exchange.begin(op, label, blob, vector, weight, buckets)
+        self._carry_out()
+        watch = asyncio.get_running_loop().create_task(self._watch(label))
+        try:
+            done: Finished | str = await self._until(self._end_of_operation)
+        finally:
+            watch.cancel()
+        if isinstance(done, str):
+            return None
+        return Outcome(done.op, done.members, done.weights, done.total, done.blobs, done.result)
+
+    def _end_of_operation(self) -> Finished | str | None:
+        if self._failed is not None:
+            raise self._failed
+        return self._finished or self.apart or None
+
+    async def _watch(self, label: str) -> None:
+        """Show a long wait, and complain of whoever causes it."""
+        shown = 0.0
+        complained: set[Uid] = set()
+        while True:
+            await asyncio.sleep(LATE_CHECK_S)
+            late = self._exchange.late() if self._exchange else None
+            if late is None:
+                continue
+            op, seconds, owing = late
+            if seconds - shown >= SHOW_WAIT_S:
+                shown = seconds
+                names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
+                log.warning("%s (operation %s) waits %.0f s for %s", label, op, seconds, names)
+            for uid in owing:
+                if seconds > self.config.worker_timeout_s and uid not in complained:
+                    complained.add(uid)
+                    self.tell_peer(local.Late(uid, seconds, str(op)))
+
+    def record(self, op: OpId, fields: dict[str, Any]) -> None:
+        """Write this to the run log when the operation is stable."""
+        self._records.append(_Record(op, fields))
+
+    # ---- training: joining, leaving, ending ------------------------------------------------
+
+    async def learn(self) -> View:
+        """Wait for a place as learner; the view says when and from whom to pull."""
+        return await self._until(self._place_as_learner)
+
+    def _place_as_learner(self) -> View | None:
+        if self.apart:
+            raise JoinError(self.apart)
+        view = self.view
+        assert view is not None
+        here = any(m.uid == self.me.uid for m in view.learners)
+        return view if here else None
+
+    async def take_seat(self, view: View, last: OpId) -> View:
+        """Say that the state of round ``view.switch`` is here, and wait for the seat.
+
+        Args:
+            view: as :meth:`learn` gave it.
+            last: the last operation the state contains.
+        """
+        assert self._exchange is not None and self._links is not None
+        self._exchange.start(last)
+        self.begun = view.switch - 1
+        await self._until(self._all_linked)
+        self.tell_peer(local.Pulled(view.epoch, view.switch))
+        seated = await self._until(self._seated)
+        self._sharers = Sharers(seated.switch, seated.uids)
+        return seated
+
+    def _all_linked(self) -> bool | None:
+        if self.apart:
+            raise JoinError(self.apart)
+        assert self.view is not None
+        return True if all(uid in self._linked for uid in self.view.uids) else None
+
+    def _seated(self) -> View | None:
+        if self.apart:
+            raise JoinError(self.apart)
+        view = self.view
+        return view if view is not None and view.rank(self.me.uid) is not None else None
+
+    def leave(self) -> None:
+        """Ask to be planned out."""
+        self._leaving = True
+        self.tell_peer(local.Leaving())
+        self._tell()
+
+    async def part_from_others(self, bound_s: float) -> None:
+        """After a planned leave: wait until the others have closed their links to this node."""
+        try:
+            async with asyncio.timeout(bound_s):
+                await self._until(lambda: True if not self._linked else None)
+        except TimeoutError:
+            log.warning("left after %.1f s with links still open", bound_s)
+
+    async def finish(self, round_: int, bound_s: float) -> None:
+        """Training is over: wait until it is over everywhere, or too long."""
+        if self._records:
+            self._settle(self._records[-1].op)
+        self.tell_peer(local.Done(round_))
+        try:
+            async with asyncio.timeout(bound_s):
+                await self._until(lambda: True if self.all_done or self.apart else None)
+        except TimeoutError:
+            log.warning("not everybody has finished after %.1f s; going on", bound_s)
+        self.all_done = True

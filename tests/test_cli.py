@@ -1,0 +1,173 @@
+"""The commands, against real peers: what they say, what they change, how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from lightning_chaos import __version__, cli
+from lightning_chaos.peer.client import PeerClient, start_peer
+from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.protocol.local import AnyLocal, Standing, Stop
+from lightning_chaos.transport.door import open_door
+
+RUN = "cli-test"
+
+
+class Node:
+    """A real peer process; the test is its worker."""
+
+    def __init__(self, door: socket.socket) -> None:
+        self.address = f"127.0.0.1:{door.getsockname()[1]}"
+        self.said: asyncio.Queue[AnyLocal] = asyncio.Queue()
+
+    async def hears(self, kind: type[AnyLocal]) -> AnyLocal:
+        """The next message of that kind from the peer."""
+        async with asyncio.timeout(8.0):
+            while not isinstance(message := await self.said.get(), kind):
+                pass
+        return message
+
+
+@contextlib.asynccontextmanager
+async def running_node() -> AsyncIterator[Node]:
+    """A node that has founded the run."""
+    with open_door("127.0.0.1", 0) as door:
+        node = Node(door)
+        client = await PeerClient.connect(
+            start_peer(PeerConfig(run=RUN, node="n1", linger_s=0.0), door),
+            on_message=node.said.put_nowait,
+            on_socket=lambda kind, sock: sock.close(),
+            on_gone=lambda reason: None,
+        )
+        try:
+            await node.hears(Standing)
+            yield node
+        finally:
+            await client.aclose()
+
+
+def with_node(story: Callable[[Node], Awaitable[None]]) -> None:
+    async def play() -> None:
+        async with running_node() as node:
+            await story(node)
+
+    asyncio.run(play())
+
+
+async def command(*args: str) -> Result:
+    """Run a command in a thread of its own, as it would run in a process of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, cli.main, args)
+
+
+def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:
+    async def story(node: Node) -> None:
+        status = await command("status", "--run", RUN)
+        assert status.exit_code == 0
+        assert f"run {RUN}" in status.output
+        assert node.address in status.output
+        assert "lead" in status.output
+        stop = await command("stop", "--run", RUN)
+        assert (stop.exit_code, stop.output) == (0, f"asked n1 to end run {RUN}\n")
+        assert await node.hears(Stop) == Stop("lightning-chaos stop")
+        again = await command("status", "--run", RUN, "--peer", node.address)
+        assert again.exit_code == 0
+
+    with_node(story)
+
+
+def test_a_node_of_another_run_refuses_by_name() -> None:
+    async def story(node: Node) -> None:
+        result = await command("stop", "--run", "other", "--peer", node.address)
+        assert result.exit_code == 2
+        assert "'other'" in result.stderr
+        assert f"'{RUN}'" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+    with_node(story)
+
+
+def failing(*args: str) -> str:
+    """What a command says when it fails as it should: one line, exit code 2."""
+    result = CliRunner().invoke(cli.main, args)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+def test_a_run_that_nobody_knows_is_one_line() -> None:
+    told = failing("status", "--run", "nobody")
+    assert told.startswith("lightning-chaos: no node of run nobody is known on this machine")
+    assert told.count("\n") == 1
+
+
+def test_a_malformed_address_is_one_line() -> None:
+    assert "write host:port" in failing("stop", "--run", RUN, "--peer", "nonsense")
+
+
+def test_a_port_where_nobody_listens_is_one_line() -> None:
+    with open_door("127.0.0.1", 0) as door:
+        port = door.getsockname()[1]
+    told = failing("stop", "--run", RUN, "--peer", f"127.0.0.1:{port}")
+    assert f"127.0.0.1:{port} cannot be reached" in told
+    assert told.count("\n") == 1
+
+
+def test_somebody_who_does_not_speak_the_protocol_is_one_line() -> None:
+    async def story() -> None:
+        async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await reader.read(1000)
+            writer.close()
+
+        server = await asyncio.start_server(babble, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            result = await command("status", "--run", RUN, "--peer", f"127.0.0.1:{port}")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("lightning-chaos: ")
+        assert result.stderr.count("\n") == 1
+
+    asyncio.run(story())
+
+
+def test_the_demo_refuses_a_directory_with_older_logs(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "n1.jsonl").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_chaos.cli", "demo", "--keep-logs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "holds the logs of an older run" in done.stderr
+
+
+def test_the_version_is_the_packages() -> None:
+    assert __version__ in CliRunner().invoke(cli.main, ["--version"]).output
+
+
+@pytest.mark.parametrize("nodes", ["1", "x"])
+def test_the_demo_needs_two_nodes(nodes: str) -> None:
+    assert CliRunner().invoke(cli.main, ["demo", "--nodes", nodes]).exit_code == 2
+
+
+def test_the_commands_load_neither_torch_nor_lightning_nor_numpy() -> None:
+    code = (
+        "import sys, lightning_chaos.cli, lightning_chaos.demo.play\n"
+        "print([m for m in ('torch', 'lightning', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "[]\n"

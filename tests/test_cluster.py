@@ -1,0 +1,140 @@
+"""A cluster of real processes: signals reach whom they should, and nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lightning_chaos.testing.cluster import LocalCluster
+from lightning_chaos.testing.launch import ForkServer
+
+GRACE_S = 0.3
+
+# A worker as far as a cluster can tell: it logs its start and has a stubborn peer process.
+SCRIPT = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from lightning_chaos.monitor.runlog import RunLog
+
+node = os.environ["CHAOS_NODE"]
+log = RunLog(Path(os.environ["CHAOS_LOG"]) / f"{node}.jsonl", node)
+if "--crash" in sys.argv:
+    raise SystemExit("it broke on purpose")
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+peer = subprocess.Popen(sleep, start_new_session=True)
+def leave(*_):
+    log.write("leave", round=1)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, leave)
+modules = [m for m in ("torch", "lightning") if m in sys.modules]
+log.write("start", pid=os.getpid(), peer_pid=peer.pid, run=os.environ["CHAOS_RUN"],
+          args=sys.argv[1:], modules=modules, cwd=os.getcwd(), extra=os.environ.get("EXTRA"))
+print("ready", node)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "worker.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def started(cluster: LocalCluster, *nodes: str) -> dict[str, tuple[int, int]]:
+    """Pids of worker and peer of each node, once all have started."""
+    cluster.wait_for(
+        lambda events: set(nodes) <= {e.node for e in events if e.event == "start"},
+        8.0,
+        f"{nodes} to start",
+    )
+    return {e.node: (e["pid"], e["peer_pid"]) for e in cluster.events if e.event == "start"}
+
+
+def gone(pid: int) -> bool:
+    """True once the process does nothing any more, within a second."""
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_signals_reach_worker_peer_or_both_and_nothing_is_left(script: Path) -> None:
+    with LocalCluster(script, args=["--x"], grace_s=GRACE_S, env={"EXTRA": "e"}) as cluster:
+        cluster.start("a", "b", "c", "d")
+        pids = started(cluster, "a", "b", "c", "d")
+        (first, *others) = [e for e in cluster.events if e.event == "start"]
+        assert first["args"] == ["--x"]
+        assert first["extra"] == "e"
+        assert {e["run"] for e in (first, *others)} == {cluster.run}
+
+        cluster.kill("a")
+        assert cluster.wait_exit("a", 2.0) == -signal.SIGKILL
+        assert gone(pids["a"][1])
+
+        cluster.kill_peer("b")
+        assert gone(pids["b"][1])
+        assert cluster.exit_code("b") is None
+
+        cluster.kill_worker("c")
+        assert cluster.wait_exit("c", 2.0) == -signal.SIGKILL
+        assert psutil.pid_exists(pids["c"][1])
+
+        cluster.leave("d")
+        assert cluster.wait_exit("d", 2.0) == 3
+        assert cluster.events[-1].event == "leave"
+        directory = cluster.directory
+    assert all(gone(pid) for pair in pids.values() for pid in pair)
+    assert not directory.exists()
+
+
+def test_what_is_waited_for_in_vain_is_told_with_what_the_nodes_printed(script: Path) -> None:
+    with LocalCluster(script, grace_s=GRACE_S) as cluster:
+        cluster.start("a")
+        started(cluster, "a")
+        with pytest.raises(TimeoutError, match=r"(?s)in vain for: a miracle.*a runs.*ready a"):
+            cluster.wait_for(lambda events: False, 0.2, "a miracle")
+
+
+def test_waiting_ends_at_once_when_no_node_runs_any_more(script: Path, tmp_path: Path) -> None:
+    with LocalCluster(script, args=["--crash"], directory=tmp_path / "kept") as cluster:
+        cluster.start("a")
+        with pytest.raises(TimeoutError, match=r"(?s)every node has ended.*it broke on purpose"):
+            cluster.wait_for(lambda events: False, 8.0, "a miracle")
+        with pytest.raises(ValueError, match="started before"):
+            cluster.start("a")
+    assert "it broke on purpose" in (tmp_path / "kept" / "a.out").read_text()
+
+
+def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_server(
+    script: Path,
+) -> None:
+    server = ForkServer()
+    with LocalCluster(script, args=["--x"], launcher=server, grace_s=GRACE_S) as cluster:
+        cluster.start("a", "b", "c")
+        pids = started(cluster, "a", "b", "c")
+        starts = {e.node: e for e in cluster.events if e.event == "start"}
+        assert starts["a"]["modules"] == ["torch", "lightning"]
+        assert starts["a"]["args"] == ["--x"]
+        assert starts["a"]["cwd"] == str(cluster.directory)
+        assert starts["b"]["run"] == cluster.run
+        assert cluster.tail("b") == "ready b"
+        cluster.kill("a")
+        assert cluster.wait_exit("a", 2.0) == -signal.SIGKILL
+        cluster.leave("b")
+        assert cluster.wait_exit("b", 2.0) == 3
+        server.close()
+        assert gone(pids["c"][0])
+        assert cluster.exit_code("c") == -signal.SIGKILL
+    assert all(gone(pid) for pair in pids.values() for pid in pair)
+    with pytest.raises(RuntimeError, match="fork server"):
+        server.ask({"poll": 1})

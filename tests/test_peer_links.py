@@ -1,0 +1,357 @@
+"""Control connections are greeted, held, dialled again and reported."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from lightning_chaos.errors import JoinError
+from lightning_chaos.peer.greeting import greet
+from lightning_chaos.peer.links import Links
+from lightning_chaos.peer.machine import machine_key
+from lightning_chaos.protocol.events import Event, Heard, Linked, Unlinked
+from lightning_chaos.protocol.messages import Hello, Refuse, StopRequest, decode, encode
+from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member
+from lightning_chaos.transport.address import Address, parse_address
+from lightning_chaos.transport.channel import Channel
+from lightning_chaos.transport.dial import dial, dial_tcp
+from lightning_chaos.transport.door import Kind, open_door, receive_kind
+
+
+async def until(condition: Callable[[], bool], bound_s: float = 5.0) -> None:
+    async with asyncio.timeout(bound_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class Peer:
+    """Links with a door; remembers what was reported and which sockets were dialled."""
+
+    def __init__(self, name: str, group: asyncio.TaskGroup, run: str, pid: int) -> None:
+        self.door = open_door("127.0.0.1", 0)
+        port = self.door.getsockname()[1]
+        self.me = Member(name, time.time_ns(), "127.0.0.1", port, machine_key(), pid)
+        self.events: list[Event] = []
+        self.view: set[str] = set()
+        self.dialled: list[socket.socket] = []
+        self.links = Links(
+            self.me,
+            run,
+            timeout_s=0.4,
+            insecure=False,
+            emit=self.events.append,
+            in_view=lambda uid: uid in self.view,
+            spawn=group.create_task,
+            dialler=self._dial,
+        )
+        self._group = group
+        self._accepting = group.create_task(self._accept())
+
+    async def _dial(self, address: Address, timeout_s: float) -> socket.socket:
+        sock = await dial_tcp(address, timeout_s)
+        self.dialled.append(sock.dup())
+        return sock
+
+    async def _accept(self) -> None:
+        while True:
+            sock, _ = await asyncio.get_running_loop().sock_accept(self.door)
+            assert await receive_kind(sock) is Kind.CONTROL
+            self._group.create_task(self.links.adopt(sock))
+
+    def cut(self) -> None:
+        """Break every connection that this peer has dialled, as a network would."""
+        for sock in self.dialled:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.forget_dialled()
+
+    def forget_dialled(self) -> None:
+        """Close this test's copies, which keep a connection open after its owner closed it."""
+        for sock in self.dialled:
+            sock.close()
+        self.dialled.clear()
+
+    def shut_door(self) -> None:
+        self._accepting.cancel()
+        self.door.close()
+
+    @property
+    def heard(self) -> list[str]:
+        found = [e.message for e in self.events if isinstance(e, Heard)]
+        return [m.reason for m in found if isinstance(m, StopRequest)]
+
+    @property
+    def unlinked(self) -> list[Unlinked]:
+        return [e for e in self.events if isinstance(e, Unlinked)]
+
+    async def aclose(self) -> None:
+        await self.links.aclose()
+        self.shut_door()
+        self.forget_dialled()
+
+
+@contextlib.asynccontextmanager
+async def peers(*names: str, run: str = "r", pid: int | None = None) -> AsyncIterator[list[Peer]]:
+    async with asyncio.TaskGroup() as group:
+        found = [Peer(name, group, run, os.getpid() if pid is None else pid) for name in names]
+        try:
+            yield found
+        finally:
+            for peer in found:
+                await peer.aclose()
+
+
+@contextlib.asynccontextmanager
+async def stranger(peer: Peer) -> AsyncIterator[Channel]:
+    """A control connection to the peer on which nothing has been said."""
+    sock = await dial(dial_tcp, parse_address(peer.me.address), Kind.CONTROL, 1.0)
+    channel = await Channel.over(sock)
+    try:
+        yield channel
+    finally:
+        channel.abort()
+        await channel.wait_closed()
+
+
+def test_both_sides_learn_of_a_link_and_hear_each_other() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.links.connect(b.me)
+            await until(lambda: a.events == [Linked(b.me)] and b.events == [Linked(a.me)])
+            a.links.send(b.me.uid, StopRequest("from a"))
+            b.links.send(a.me.uid, StopRequest("from b"))
+            await until(lambda: b.heard == ["from a"] and a.heard == ["from b"])
+
+    asyncio.run(scene())
+
+
+def test_two_connections_between_a_pair_are_one_link() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.links.connect(b.me)
+            b.links.connect(a.me)
+            await until(lambda: len(a.dialled) == len(b.dialled) == 1)
+            await until(lambda: bool(a.events) and bool(b.events))
+            a.cut()
+            while not (a.heard and b.heard):
+                a.links.send(b.me.uid, StopRequest("still there"))
+                b.links.send(a.me.uid, StopRequest("still there"))
+                await asyncio.sleep(0.005)
+            assert [e for e in a.events if isinstance(e, Linked)] == [Linked(b.me)]
+            assert not a.unlinked
+            assert not b.unlinked
+
+    asyncio.run(scene())
+
+
+def test_a_broken_connection_is_dialled_again_without_a_report() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            b.view.add(a.me.uid)
+            a.links.connect(b.me)
+            await until(lambda: bool(a.events) and bool(b.events))
+            a.cut()
+            await until(lambda: len(a.dialled) + len(b.dialled) >= 1)
+            a.events.clear()
+            b.events.clear()
+            while not (a.heard and b.heard):
+                a.links.send(b.me.uid, StopRequest("again"))
+                b.links.send(a.me.uid, StopRequest("again"))
+                await asyncio.sleep(0.005)
+            assert not a.unlinked
+            assert not b.unlinked
+
+    asyncio.run(scene())
+
+
+def test_a_link_that_cannot_be_dialled_again_is_reported_by_both_sides() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.links.connect(b.me)
+            await until(lambda: bool(a.events) and bool(b.events))
+            b.shut_door()
+            started = time.monotonic()
+            a.cut()
+            await until(lambda: len(a.unlinked) == len(b.unlinked) == 1)
+            assert time.monotonic() - started < 0.2
+            assert "connection refused" in a.unlinked[0].reason
+            assert a.links.up == b.links.up == frozenset()
+
+    asyncio.run(scene())
+
+
+def test_a_member_that_is_not_there_is_reported_after_the_timeout() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            b.shut_door()
+            started = time.monotonic()
+            a.links.connect(b.me)
+            await until(lambda: len(a.unlinked) == 1)
+            assert 0.3 < time.monotonic() - started < 1.0
+
+    asyncio.run(scene())
+
+
+def test_a_member_of_the_view_is_dialled_until_it_is_back() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            port = b.me.port
+            b.shut_door()
+            a.view.add(b.me.uid)
+            a.links.connect(b.me)
+            await until(lambda: len(a.unlinked) == 1)
+            b.door = open_door("127.0.0.1", port)
+            accepting = asyncio.create_task(b._accept())
+            await until(lambda: Linked(b.me) in a.events)
+            accepting.cancel()
+            await asyncio.wait({accepting})
+
+    asyncio.run(scene())
+
+
+@pytest.mark.skipif(not machine_key(), reason="needs /proc to see other processes")
+def test_a_peer_whose_process_is_gone_is_not_waited_for() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+
+    async def scene() -> None:
+        async with peers("a") as (a,), peers("b", pid=child.pid) as (b,):
+            # The door is still open, as when a worker lives on after its peer.
+            b._accepting.cancel()
+            started = time.monotonic()
+            a.links.connect(b.me)
+            await until(lambda: len(a.unlinked) == 1)
+            assert time.monotonic() - started < 0.2
+            assert "its process is gone" in a.unlinked[0].reason
+
+    asyncio.run(scene())
+
+
+def test_hanging_up_sends_what_is_queued_and_is_not_reported_here() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.links.connect(b.me)
+            await until(lambda: bool(a.events) and bool(b.events))
+            a.forget_dialled()
+            for k in range(200):
+                a.links.send(b.me.uid, StopRequest(f"{k} {'x' * 5000}"))
+            a.links.hang_up(b.me.uid)
+            await until(lambda: len(b.heard) == 200 and len(b.unlinked) == 1)
+            assert not a.unlinked
+
+    asyncio.run(scene())
+
+
+def test_an_address_off_this_machine_is_never_dialled_in_the_clear() -> None:
+    async def scene() -> None:
+        async with peers("a") as (a,):
+            a.links.connect(Member("far", 1, "10.0.0.1", 4711))
+            await until(lambda: len(a.unlinked) == 1)
+            assert "insecure=True" in a.unlinked[0].reason
+            assert not a.dialled
+
+    asyncio.run(scene())
+
+
+def test_an_own_address_is_recognised() -> None:
+    async def scene() -> None:
+        async with peers("a") as (a,):
+            assert await a.links.meet(parse_address(a.me.address), 1.0) == a.me
+            assert not a.events
+
+    asyncio.run(scene())
+
+
+# ---- the greeting --------------------------------------------------------------------------
+
+
+def test_both_sides_of_two_runs_learn_why_they_part() -> None:
+    async def scene() -> None:
+        async with peers("a", run="theirs") as (a,), stranger(a) as channel:
+            me = Member("b", 1, "127.0.0.1", 1)
+            channel.send(encode(Hello(PROTOCOL_VERSION, "ours", me)))
+            assert isinstance(decode(await channel.receive() or b""), Hello)
+            refusal = decode(await channel.receive() or b"")
+            assert isinstance(refusal, Refuse)
+            assert "'theirs'" in refusal.reason
+            assert await channel.receive() is None
+            assert not a.events
+
+    asyncio.run(scene())
+
+
+def test_another_protocol_version_is_refused_with_both_numbers() -> None:
+    async def scene() -> None:
+        async with peers("a") as (a,), stranger(a) as channel:
+            channel.send(encode(Hello(99, "r", Member("b", 1, "127.0.0.1", 1))))
+            assert isinstance(decode(await channel.receive() or b""), Hello)
+            refusal = decode(await channel.receive() or b"")
+            assert isinstance(refusal, Refuse)
+            assert "version 99" in refusal.reason
+            assert f"version {PROTOCOL_VERSION}" in refusal.reason
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("first", [b"\xc1", b"", encode(StopRequest("x")), b"\x00" * 1000])
+def test_a_caller_that_does_not_greet_is_shut_out_and_the_peer_goes_on(first: bytes) -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b), stranger(a) as channel:
+            channel.send(first)
+            with contextlib.suppress(Exception):
+                while await channel.receive() is not None:
+                    pass
+            assert not a.events
+            b.links.connect(a.me)
+            await until(lambda: a.events == [Linked(b.me)])
+
+    asyncio.run(scene())
+
+
+def test_a_caller_that_says_nothing_is_shut_out_in_time() -> None:
+    async def scene() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = await Channel.over(ours)
+            with pytest.raises(OSError, match="did not say who it is"):
+                await greet(channel, Member("a", 1, "127.0.0.1", 1), "r", timeout_s=0.05)
+            assert channel.closing
+            await channel.wait_closed()
+
+    asyncio.run(scene())
+
+
+def test_who_is_refused_hears_the_other_sides_reason() -> None:
+    async def scene() -> None:
+        ours, theirs = socket.socketpair()
+        channel, other = await Channel.over(ours), await Channel.over(theirs)
+        other.send(encode(Refuse("no more seats")))
+        with pytest.raises(JoinError, match="no more seats"):
+            await greet(channel, Member("a", 1, "127.0.0.1", 1), "r")
+        for end in (channel, other):
+            end.abort()
+            await end.wait_closed()
+
+    asyncio.run(scene())
+
+
+def test_a_malformed_message_closes_the_connection_and_is_never_heard() -> None:
+    async def scene() -> None:
+        async with peers("a") as (a,), stranger(a) as channel:
+            me = Member("b", 1, "127.0.0.1", 0)
+            assert await greet(channel, me, "r") == a.me
+            channel.send(b"\x93\xa5Heard\x01\x02")
+            await until(lambda: len(a.unlinked) == 1)
+            assert "not a message of protocol" in a.unlinked[0].reason
+            assert a.events[0] == Linked(me)
+            assert not a.heard
+
+    asyncio.run(scene())

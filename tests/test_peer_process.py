@@ -1,0 +1,356 @@
+"""Real peer processes, started by this one as their worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from lightning_chaos.errors import WireError
+from lightning_chaos.peer.client import PeerClient, start_peer
+from lightning_chaos.peer.config import PeerConfig, decode_config
+from lightning_chaos.peer.discovery import DiscoveryDir
+from lightning_chaos.peer.machine import machine_key, process_gone
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.values import OpId, Report
+from lightning_chaos.transport.address import parse_address
+from lightning_chaos.transport.dial import dial, dial_tcp
+from lightning_chaos.transport.door import Kind, open_door
+
+needs_proc = pytest.mark.skipif(not machine_key(), reason="needs /proc to see other processes")
+SETTINGS = (("model", "a"),)
+MessageT = TypeVar("MessageT", bound=local.Local)
+
+
+async def until(condition: Callable[[], object], bound_s: float = 10.0) -> None:
+    async with asyncio.timeout(bound_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class Worker:
+    """A worker's side of one peer: remembers what it said and handed over."""
+
+    def __init__(self, name: str, door: socket.socket) -> None:
+        self.name = name
+        self.door = door
+        self.said: list[local.AnyLocal] = []
+        self.sockets: list[tuple[Kind, socket.socket]] = []
+        self.gone: list[str] = []
+
+    async def start(self, **settings: object) -> None:
+        config = {"run": "r", "node": self.name, "linger_s": 0.5, **settings}
+        self.client = await PeerClient.connect(
+            start_peer(PeerConfig(**config), self.door),  # type: ignore[arg-type]
+            on_message=self.said.append,
+            on_socket=lambda kind, sock: self.sockets.append((kind, sock)),
+            on_gone=self.gone.append,
+        )
+
+    def last(self, kind: type[MessageT]) -> MessageT | None:
+        return next((m for m in reversed(self.said) if isinstance(m, kind)), None)
+
+    async def hear(self, kind: type[MessageT]) -> MessageT:
+        await until(lambda: self.last(kind))
+        found = self.last(kind)
+        assert found is not None
+        return found
+
+    async def join(self) -> None:
+        """Take a seat without pulling anything."""
+        self.client.send(local.AskSeat(SETTINGS))
+        install = await self.hear(local.Install)
+        self.client.send(local.Pulled(install.view.epoch, install.view.switch))
+        await until(lambda: self.members.count(self.name) == 1)
+
+    @property
+    def members(self) -> list[str]:
+        install = self.last(local.Install)
+        return [m.node for m in install.view.members] if install else []
+
+    async def aclose(self) -> None:
+        await self.client.aclose()
+        for _, sock in self.sockets:
+            sock.close()
+
+
+@contextlib.asynccontextmanager
+async def workers(*names: str, **settings: object) -> AsyncIterator[list[Worker]]:
+    with contextlib.ExitStack() as doors:
+        found = [Worker(name, doors.enter_context(open_door("127.0.0.1", 0))) for name in names]
+        await asyncio.gather(*(worker.start(**settings) for worker in found))
+        try:
+            yield found
+        finally:
+            await asyncio.gather(*(worker.aclose() for worker in found))
+
+
+@needs_proc
+def test_a_peer_is_small_and_imports_no_torch() -> None:
+    async def scene() -> None:
+        started = time.monotonic()
+        async with workers("n1") as (n1,):
+            assert not (await n1.hear(local.Standing)).newcomer
+            print(f"ready after {time.monotonic() - started:.3f} s")
+            process = psutil.Process(n1.client.pid)
+            assert process.memory_info().rss < 60e6
+            maps = Path(f"/proc/{n1.client.pid}/maps").read_text()
+            assert "msgspec" in maps
+            assert not [name for name in ("torch", "numpy", "lightning/") if name in maps]
+
+    asyncio.run(scene())
+
+
+def test_ten_nodes_that_start_at_once_found_one_cluster() -> None:
+    async def scene() -> None:
+        async with workers(*(f"n{k}" for k in range(10))) as nodes:
+            standing = [await node.hear(local.Standing) for node in nodes]
+            assert [s.newcomer for s in standing].count(False) == 1
+            assert len({s.view.members[0].uid for s in standing}) == 1
+            assert len(DiscoveryDir("r").live()) == 10
+        assert DiscoveryDir("r").live() == []
+
+    asyncio.run(scene())
+
+
+def test_a_node_finds_the_run_after_its_founder_died() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            n1.client.send(local.AskSeat(SETTINGS))
+            await n1.hear(local.Standing)
+            async with workers("n2") as (n2,):
+                await n2.join()
+                os.kill(n1.client.pid, signal.SIGKILL)
+                n2.client.send(
+                    local.Frozen(
+                        (await n2.hear(local.Freeze)).ballot,
+                        Report(OpId(-1, 0), True, None, (), 0, (), -1),
+                    )
+                )
+                await until(lambda: n2.members == ["n2"])
+                async with workers("n3") as (n3,):
+                    standing = await n3.hear(local.Standing)
+                    assert [m.node for m in standing.view.members] == ["n2"]
+
+    asyncio.run(scene())
+
+
+def test_the_other_of_two_members_freezes_soon_after_a_peer_was_killed() -> None:
+    async def scene() -> None:
+        async with workers("n1", timeout_s=5.0) as (n1,):
+            n1.client.send(local.AskSeat(SETTINGS))
+            await n1.hear(local.Standing)
+            async with workers("n2", timeout_s=5.0) as (n2,):
+                await n2.join()
+                started = time.monotonic()
+                os.kill(n1.client.pid, signal.SIGKILL)
+                await n2.hear(local.Freeze)
+                took = time.monotonic() - started
+                print(f"froze after {took * 1000:.1f} ms")
+                assert took < 2.0, "evidence of death must not wait for the timeout"
+
+    asyncio.run(scene())
+
+
+def test_peers_find_each_other_by_address() -> None:
+    async def scene() -> None:
+        async with workers("n1", discovery="", run="r") as (n1,):
+            await n1.hear(local.Standing)
+            address = f"127.0.0.1:{n1.door.getsockname()[1]}"
+            async with workers("n2", peers=(address,)) as (n2,):
+                standing = await n2.hear(local.Standing)
+                assert standing.newcomer
+                assert standing.view.members[0].node == "n1"
+
+    asyncio.run(scene())
+
+
+def test_a_peer_of_another_run_is_named_and_undisturbed() -> None:
+    async def scene() -> None:
+        async with workers("n1", run="theirs") as (n1,):
+            await n1.hear(local.Standing)
+            address = f"127.0.0.1:{n1.door.getsockname()[1]}"
+            async with workers("n2", run="ours", peers=(address,)) as (n2,):
+                refused = await n2.hear(local.Refused)
+                assert "'theirs'" in refused.reason
+                assert "'ours'" in refused.reason
+                assert not n1.gone
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"host": "10.0.0.1"}, "insecure=True"),
+        ({"peers": ("nonsense",)}, "write host:port"),
+        ({"peers": ("10.0.0.1:4711",)}, "not a loopback address"),
+    ],
+)
+def test_a_bad_address_is_refused_with_the_reason(settings: dict[str, object], why: str) -> None:
+    async def scene() -> None:
+        async with workers("n1", **settings) as (n1,):
+            assert why in (await n1.hear(local.Refused)).reason
+
+    asyncio.run(scene())
+
+
+def test_a_finished_run_is_told_to_latecomers() -> None:
+    async def scene() -> None:
+        async with workers("n1", linger_s=5.0) as (n1,):
+            n1.client.send(local.AskSeat(SETTINGS))
+            await n1.hear(local.Permit)
+            n1.client.send(local.Begun(0))
+            n1.client.send(local.Done(0))
+            await n1.hear(local.AllDone)
+            async with workers("n2") as (n2,):
+                assert await n2.hear(local.RunOver) == local.RunOver(0)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.SHARDS])
+def test_a_data_connection_reaches_the_worker_with_every_byte_after_its_preamble(
+    kind: Kind,
+) -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            address = parse_address(f"127.0.0.1:{n1.door.getsockname()[1]}")
+            with await dial(dial_tcp, address, kind, 1.0) as mine:
+                mine.sendall(b"first bytes")
+                await until(lambda: n1.sockets)
+                ((found, theirs),) = n1.sockets
+                loop = asyncio.get_running_loop()
+                assert found is kind
+                assert await loop.sock_recv(theirs, 100) == b"first bytes"
+                theirs.sendall(b"answer")
+                assert await loop.sock_recv(mine, 100) == b"answer"
+                theirs.close()
+                assert await loop.sock_recv(mine, 100) == b"", "the peer keeps no copy"
+
+    asyncio.run(scene())
+
+
+def test_many_data_connections_at_once_all_reach_the_worker() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            address = parse_address(f"127.0.0.1:{n1.door.getsockname()[1]}")
+            dialled = await asyncio.gather(
+                *(dial(dial_tcp, address, Kind.DATA, 5.0) for _ in range(50))
+            )
+            await until(lambda: len(n1.sockets) == 50)
+            for sock in dialled:
+                sock.close()
+
+    asyncio.run(scene())
+
+
+def test_the_death_of_the_peer_is_told_once_and_a_new_one_runs_on_the_same_door() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            first = (await n1.hear(local.Standing)).me
+            os.kill(n1.client.pid, signal.SIGKILL)
+            await until(lambda: n1.gone)
+            assert "SIGKILL" in n1.gone[0]
+            await n1.client.aclose()
+            n1.client.send(local.Begun(0))
+            n1.said.clear()
+            await n1.start()
+            second = (await n1.hear(local.Standing)).me
+            assert second.port == first.port
+            assert second.incarnation > first.incarnation
+            assert len(n1.gone) == 1
+
+    asyncio.run(scene())
+
+
+def test_an_asked_peer_ends_by_itself_and_leaves_no_file() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            await n1.hear(local.Standing)
+            pid = n1.client.pid
+            assert len(DiscoveryDir("r").live()) == 1
+            started = time.monotonic()
+            await n1.client.aclose(grace_s=5.0)
+            assert time.monotonic() - started < 2.0
+            assert not psutil.pid_exists(pid)
+            assert not list(DiscoveryDir("r").path.glob("*.json"))
+            assert not n1.gone
+
+    asyncio.run(scene())
+
+
+def test_a_stopped_peer_is_killed_when_the_worker_closes() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            await n1.hear(local.Standing)
+            os.kill(n1.client.pid, signal.SIGSTOP)
+            await n1.client.aclose(grace_s=0.05)
+            assert not psutil.pid_exists(n1.client.pid)
+
+    asyncio.run(scene())
+
+
+def test_ctrl_c_is_ignored_and_sigterm_ends_the_peer_politely() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            await n1.hear(local.Standing)
+            os.kill(n1.client.pid, signal.SIGINT)
+            os.kill(n1.client.pid, signal.SIGTERM)
+            await until(lambda: n1.gone)
+            assert n1.gone == [f"peer process {n1.client.pid} ended with exit code 0"]
+            assert not list(DiscoveryDir("r").path.glob("*.json"))
+
+    asyncio.run(scene())
+
+
+WORKER = """
+import os, sys, time
+from lightning_chaos.peer.client import start_peer
+from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.transport.door import open_door
+peer = start_peer(PeerConfig(run="r", node="n1", linger_s=0.5), open_door("127.0.0.1", 0))
+child = os.fork() if "fork" in sys.argv else 0
+if "fork" in sys.argv and child == 0:
+    time.sleep(30)
+print(peer.pid, child, flush=True)
+time.sleep(30)
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("argument", ["plain", "fork"])
+def test_the_peer_ends_when_its_worker_is_killed(argument: str) -> None:
+    """Also when a child that the worker forked still holds the worker's end of the channel."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, argument], stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    pid, child = (int(text) for text in worker.stdout.readline().split())
+    try:
+        asyncio.run(until(lambda: DiscoveryDir("r").live()))
+        worker.kill()
+        worker.wait()
+        asyncio.run(until(lambda: process_gone(pid), 3.0))
+        assert DiscoveryDir("r").live() == []
+    finally:
+        worker.stdout.close()
+        for orphan in (child, pid):
+            if orphan and not process_gone(orphan):
+                os.kill(orphan, signal.SIGKILL)
+
+
+def test_settings_that_are_not_understood_are_an_error() -> None:
+    with pytest.raises(WireError, match="not the settings"):
+        decode_config(b"\x80")
