@@ -86,9 +86,7 @@ async def nodes(*names: str, run: str = "r") -> AsyncIterator[list[Node]]:
 
 
 async def search_addresses(node: Node, *addresses: str) -> Searched:
-    search = AddressSearch(
-        node.links, node.me, addresses, patience_s=0.3, candidate_patience_s=0.2
-    )
+    search = AddressSearch(node.links, node.me, addresses, patience_s=0.3, candidate_patience_s=0.2)
     async with search.attempt() as result:
         return result
 

@@ -118,7 +118,7 @@ def test_ten_nodes_that_start_at_once_found_one_cluster() -> None:
             standing = [await node.hear(local.Standing) for node in nodes]
             assert [s.newcomer for s in standing].count(False) == 1
             assert len({s.view.members[0].uid for s in standing}) == 1
-            assert len(DiscoveryDir("r").live()) == 10
+            await until(lambda: len(DiscoveryDir("r").live()) == 10)
         assert DiscoveryDir("r").live() == []
 
     asyncio.run(scene())
@@ -176,6 +176,33 @@ def test_peers_find_each_other_by_address() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(("founder", "caller"), [("a", "b"), ("b", "a")])
+def test_a_caller_that_comes_before_the_run_is_founded_joins_it(founder: str, caller: str) -> None:
+    async def scene() -> None:
+        with open_door("127.0.0.1", 0) as one, open_door("127.0.0.1", 0) as two:
+            first, second = Worker(founder, one), Worker(caller, two)
+            await second.start(peers=(f"127.0.0.1:{one.getsockname()[1]}",))
+            await first.start()
+            assert not (await first.hear(local.Standing)).newcomer
+            assert (await second.hear(local.Standing)).newcomer
+            await asyncio.gather(first.aclose(), second.aclose())
+
+    asyncio.run(scene())
+
+
+def test_nodes_that_list_each_other_found_one_run() -> None:
+    async def scene() -> None:
+        with contextlib.ExitStack() as doors:
+            nodes = [Worker(f"n{k}", doors.enter_context(open_door("127.0.0.1", 0))) for k in "012"]
+            addresses = tuple(f"127.0.0.1:{n.door.getsockname()[1]}" for n in nodes)
+            await asyncio.gather(*(n.start(peers=addresses, min_members=2) for n in nodes))
+            standing = [await node.hear(local.Standing) for node in nodes]
+            assert len({s.view.members[0].uid for s in standing}) == 1
+            await asyncio.gather(*(node.aclose() for node in nodes))
+
+    asyncio.run(scene())
+
+
 def test_a_peer_of_another_run_is_named_and_undisturbed() -> None:
     async def scene() -> None:
         async with workers("n1", run="theirs") as (n1,):
@@ -208,7 +235,7 @@ def test_a_bad_address_is_refused_with_the_reason(settings: dict[str, object], w
 
 def test_a_finished_run_is_told_to_latecomers() -> None:
     async def scene() -> None:
-        async with workers("n1", linger_s=5.0) as (n1,):
+        async with workers("n1", linger_s=0.5) as (n1,):
             n1.client.send(local.AskSeat(SETTINGS))
             await n1.hear(local.Permit)
             n1.client.send(local.Begun(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pathlib
 import random
@@ -168,7 +169,7 @@ class Color(str):
         (Color("red"), "type Color"),
         (lambda: None, "type function"),
         (np.array([object()]), "numpy value of object"),
-        (torch.eye(2).to_sparse(), "Tensor"),
+        (torch.eye(2).to_sparse(), "without plain memory"),
         (torch.empty(2, device="meta"), "without plain memory"),
     ],
 )
@@ -281,10 +282,8 @@ def test_a_malformed_structure_is_refused(structure: object) -> None:
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused_or_harmless(data: bytes) -> None:
-    try:
+    with contextlib.suppress(StateError):
         unpack(msgspec.msgpack.encode([data, bytes(64)]))
-    except StateError:
-        pass
 
 
 def test_a_structure_nested_without_end_is_refused() -> None:

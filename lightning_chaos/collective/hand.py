@@ -29,12 +29,12 @@ class Hand:
 
     def contribute(self, operation: Operation) -> None:
         """Send this member's contribution to every chunk that is not passed on."""
-        attempt, part = operation.attempt, operation.part
+        attempt, part, gives = operation.attempt, operation.part, FrameKind.CONTRIBUTION
         chunks = [c for c in attempt.layout.chunks if c.id not in attempt.passed]
         for chunk in chunks:
             if chunk.root != self._me:
                 payload = operation.contribution(chunk)
-                self._send(operation, chunk, part.weight, payload, chunk.root)
+                self._send(chunk.root, operation, gives, chunk, part.weight, payload)
         for chunk in chunks:
             if chunk.root == self._me:
                 root = attempt.roots[chunk.id]
@@ -88,7 +88,7 @@ class Hand:
             payload = operation.outcome(chunk)
         for uid in attempt.layout.members:
             if uid != self._me:
-                self._send(operation, chunk, total, payload, uid, attempt.epoch)
+                self._send(uid, operation, FrameKind.RESULT, chunk, total, payload)
         self.hold(operation, chunk, total, payload)
 
     def hold(self, operation: Operation, chunk: Chunk, total: float, payload: memoryview) -> None:
@@ -132,19 +132,21 @@ class Hand:
                 if uid != self._me:
                     assert operation.total is not None
                     payload, total = operation.outcome(chunk), operation.total
-                    self._send(operation, chunk, total, payload, uid, epoch)
+                    kind = FrameKind.RESULT
+                    self._send(uid, operation, kind, chunk, total, payload, epoch=epoch)
 
     def _send(
         self,
+        to: Uid,
         operation: Operation,
+        kind: FrameKind,
         chunk: Chunk,
         weight: float,
         payload: memoryview,
-        to: Uid,
+        *,
         epoch: int | None = None,
     ) -> None:
-        """A result under that epoch; a contribution without one."""
-        kind = FrameKind.CONTRIBUTION if epoch is None else FrameKind.RESULT
+        """Under the epoch of the attempt, if no other is given."""
         frame = Frame(
             kind=kind,
             tag=operation.tag,

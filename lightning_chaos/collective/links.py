@@ -211,6 +211,8 @@ class DataLinks:
         self._links.add(link)
         loop = asyncio.get_running_loop()
         try:
+            # asyncio does it only where sock.proto is set, which accept() does not do.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.connect_accepted_socket(lambda: link, sock, ssl=self._accept_tls)
         except BaseException as error:
             sock.close()

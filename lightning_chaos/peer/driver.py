@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lightning_chaos.errors import AddressError, WireError
 from lightning_chaos.peer.config import PeerConfig
-from lightning_chaos.peer.discovery import DiscoveryDir
+from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.peer.search import AddressSearch, DirectorySearch, Search
@@ -26,6 +26,7 @@ from lightning_chaos.protocol.events import (
     Event,
     FromWorker,
     Hangup,
+    Heard,
     Level,
     Linked,
     Log,
@@ -39,6 +40,7 @@ from lightning_chaos.protocol.events import (
     WorkerGone,
 )
 from lightning_chaos.protocol.membership import Membership
+from lightning_chaos.protocol.messages import Status
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.door import Kind, receive_kind
@@ -104,7 +106,11 @@ class Driver:
         self._over = asyncio.Event()
         self._known: dict[Uid, Member] = {}
         self._lost: dict[Uid, Member] = {}
+        self._viewless: set[Uid] = set()
         self._guests: set[asyncio.Task[None]] = set()
+        # Who finds nobody in the directory must found the run at once: a caller without a view,
+        # greeted before that, would look like somebody to wait for.
+        self._greets = asyncio.Event()
         self._directory: DiscoveryDir | None = None
         self._may_be_found = True
 
@@ -190,8 +196,11 @@ class Driver:
                 known = self._known.get(uid)
                 if known is not None and known.machine and known.machine == self.me.machine:
                     self._lost[uid] = known
+            case Heard(sender=uid, message=Status(epoch=0)):
+                self._viewless.add(uid)
         self._feed(event)
         if isinstance(event, Unlinked):
+            self._viewless.discard(event.uid)
             self._check_lost()
 
     def _in_view(self, uid: Uid) -> bool:
@@ -279,6 +288,7 @@ class Driver:
             sock.close()
             raise
         if kind is Kind.CONTROL:
+            await self._greets.wait()
             await self._links.adopt(sock)
             return
         with sock:
@@ -301,11 +311,14 @@ class Driver:
         search: Search = DirectorySearch(self._links, self.me, directory)
         if self._config.peers:
             search = AddressSearch(self._links, self.me, self._config.peers)
+            self._greets.set()
         while self._membership.searching and not self._ending:
             async with search.attempt() as result:
-                self._feed(result)
                 if not result.problem and self._may_be_found:
                     directory.add(self.me)
+                await self._hear_out()
+                self._feed(result)
+                self._greets.set()
                 await self._wait_for_answer(result.exclusive)
 
     def _open_directory(self) -> DiscoveryDir:
@@ -313,14 +326,22 @@ class Driver:
         self._directory = DiscoveryDir(self._config.run, root)
         return self._directory
 
-    async def _wait_for_answer(self, exclusive: bool) -> None:
-        """Until the search is over, or a while has passed.
+    async def _hear_out(self) -> None:
+        """Let all who are linked say where they stand: one with a view must not be out-founded."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.timeout_s):
+                while self._membership.searching and self._links.up - self._viewless:
+                    self._stepped.clear()
+                    await self._stepped.wait()
 
-        With nobody linked an exclusive search is tried again at once: whoever answered it died
-        before he could tell the view.
+    async def _wait_for_answer(self, exclusive: bool) -> None:
+        """Until the search is over, or it is time to look again.
+
+        While this node alone may found the run it waits for those who are linked to tell their
+        view; if all of them die before, it looks again at once.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SEARCH_AGAIN_S):
+            async with asyncio.timeout(LOCK_WAIT_S if exclusive else _SEARCH_AGAIN_S):
                 while self._membership.searching and (self._links.up or not exclusive):
                     self._stepped.clear()
                     await self._stepped.wait()

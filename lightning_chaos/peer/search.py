@@ -216,8 +216,7 @@ class DirectorySearch:
         if not silent:
             return Searched(exclusive=True)
         nodes = "; ".join(
-            f"node {e.node} (process {e.pid}): {calls.why(e.address)}"
-            for e in silent
+            f"node {e.node} (process {e.pid}): {calls.why(e.address)}" for e in silent
         )
         return Searched(
             exclusive=True,

@@ -86,9 +86,7 @@ class Acceptor:
             return f"round {granted} is permitted already"
         return ""
 
-    def _nack(
-        self, ballot: Ballot, reason: str, epoch: int, granted: int, final: bool
-    ) -> Nack:
+    def _nack(self, ballot: Ballot, reason: str, epoch: int, granted: int, final: bool) -> Nack:
         return Nack(ballot, reason, self.promised, epoch, granted, self.acked, final)
 
     def _ack(self, proposal: Proposal, report: Report | None) -> Ack:

@@ -112,9 +112,7 @@ class Evidence:
     def _all_say(self, uid: Uid, staying: list[Uid]) -> bool:
         return all(uid in self._says.get(m, {}) for m in staying if m != self._me)
 
-    def _add_broken_pairs(
-        self, now: float, members: tuple[Uid, ...], out: dict[Uid, str]
-    ) -> None:
+    def _add_broken_pairs(self, now: float, members: tuple[Uid, ...], out: dict[Uid, str]) -> None:
         for a in members:
             for b, since in self._says.get(a, {}).items():
                 pair_stays = b in members and a not in out and b not in out

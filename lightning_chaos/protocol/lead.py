@@ -229,8 +229,8 @@ class Lead:
         proposal = change.proposal
         uncertain = change.uncertain(self._me)
         if any(p not in change.carried for p in uncertain):
-            others = (uid for p in uncertain for uid in p.view.uids)
-            asked = tuple(dict.fromkeys((*change.asked, *others)))
+            holders = (uid for p in uncertain for uid in p.view.uids)
+            asked = tuple(dict.fromkeys((*change.asked, *holders)))
             return self._propose(now, proposal, uncertain, asked)
         agreed, reason = change.verdict(view, evidence.dead)
         if not agreed:
@@ -353,9 +353,7 @@ class Lead:
         self._counter += 1
         new = draft.view
         epoch = max([draft.base, *(p.view.epoch for p in carried)]) + 1
-        view = View(
-            new.run, new.generation, epoch, new.members, new.learners, new.switch, new.plan
-        )
+        view = View(new.run, new.generation, epoch, new.members, new.learners, new.switch, new.plan)
         ballot = Ballot(self._counter, self._me)
         proposal = Proposal(ballot, draft.base, view, draft.planned, draft.reason)
         self._change = Change(proposal, carried, asked, now + self._timeout_s)

@@ -38,7 +38,7 @@ class _Offer:
     epoch: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Service:
     """A connection that an offer is being served on."""
 

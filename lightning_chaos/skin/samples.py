@@ -47,7 +47,7 @@ class Samples:
         members: int,
     ) -> None:
         self._trainer = trainer
-        self._facts = facts
+        self.facts = facts
         self._begin_round = begin_round
         self._members = members
         self._queue: deque[MicroBatch] = deque()
@@ -67,13 +67,13 @@ class Samples:
             return None
         self._micro = self._queue.popleft()
         self._foresee(len(self._queue) + 1, self._pending_ledger)
-        facts, ledger = self._facts, self.ledger
+        facts, ledger = self.facts, self.ledger
         order = permutation(ledger.seed, ledger.epoch, facts.size, facts.shuffle)
         return [int(order[position]) for position in self._micro.positions]
 
     def batches(self) -> int:
         """Batches of a whole epoch with the members there are now."""
-        whole = Ledger(seed=0, epoch=0, size=self._facts.size)
+        whole = Ledger(seed=0, epoch=0, size=self.facts.size)
         return self._batches_left(whole, self._members)
 
     def loss_scale(self) -> float:
@@ -94,10 +94,10 @@ class Samples:
         self._members, rank = self._begin_round()
         epoch = self._trainer.current_epoch
         if self.ledger.epoch != epoch:
-            self.ledger = Ledger(seed=self.ledger.seed, epoch=epoch, size=self._facts.size)
-        micro, planned = self._facts.batch, self._trainer.accumulate_grad_batches
+            self.ledger = Ledger(seed=self.ledger.seed, epoch=epoch, size=self.facts.size)
+        micro, planned = self.facts.batch, self._trainer.accumulate_grad_batches
         slices = share_out(
-            self.ledger, micro * planned, self._members, drop_last=self._facts.drop_last
+            self.ledger, micro * planned, self._members, drop_last=self.facts.drop_last
         )
         if not any(slices):
             return False
@@ -107,7 +107,7 @@ class Samples:
         # Always the planned number, idle ones at the end of an epoch: Lightning steps at its
         # multiples.
         share = positions(self.slice)
-        self._queue.extend(micro_batches(share, micro, planned, self._facts.size))
+        self._queue.extend(micro_batches(share, micro, planned, self.facts.size))
         return True
 
     # ---- after the round -------------------------------------------------------------------
@@ -120,6 +120,10 @@ class Samples:
         self._pending_ledger = self.ledger
         if missed and not self._queue:
             self._foresee(0, self.ledger)
+
+    def skip(self) -> None:
+        """The module computed no gradients: its samples count as used, with no weight."""
+        self.weight = 0
 
     def drop(self) -> None:
         """Nothing of the round counts here: this node is out of the run for now."""
@@ -146,7 +150,7 @@ class Samples:
 
     def _batches_left(self, ledger: Ledger, members: int) -> int:
         planned = self._trainer.accumulate_grad_batches
-        batch, drop = self._facts.batch * planned, self._facts.drop_last
+        batch, drop = self.facts.batch * planned, self.facts.drop_last
         return int(planned * rounds_left(ledger, batch, members, drop_last=drop))
 
     def _foresee(self, queued: int, ledger: Ledger) -> None:

@@ -26,7 +26,9 @@ from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import OpId, Uid, View
 from lightning_chaos.replication.image import StateImage
-from lightning_chaos.replication.puller import Progress, Pulled, Source, pull
+from lightning_chaos.replication.puller import pull
+from lightning_chaos.replication.values import Progress, Pulled, Source
+from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import open_door
 from lightning_chaos.worker.station import Station
@@ -156,6 +158,11 @@ class Node:
         return view
 
     @property
+    def view_in_force(self) -> View | None:
+        """The view that the present round runs under."""
+        return self._station.in_force
+
+    @property
     def uid(self) -> Uid:
         """This incarnation."""
         return self._station.me.uid
@@ -227,8 +234,8 @@ class Node:
 
     @property
     def last_operation(self) -> OpId:
-        """Number of the last operation that this node began."""
-        return OpId(self._round, self._k - 1) if self._k else OpId(self._round - 1, 0)
+        """Number of the last operation finished here; all members' between two rounds."""
+        return self._station.last_operation
 
     def operate(
         self,
@@ -280,12 +287,12 @@ class Node:
         self._round = view.switch - 1
         return pulled
 
-    async def _pull(
-        self, view: View, held: StateImage, show: Callable[[Progress], None]
-    ) -> Pulled:
+    async def _pull(self, view: View, held: StateImage, show: Callable[[Progress], None]) -> Pulled:
         rate = self._rate or ASSUMED_RATE_BYTES_PER_S
         sources = [
-            Source(m.uid, m.node, m.address, rate) for m in view.members if m.uid != self.uid
+            Source(m.uid, m.node, Address(m.host, m.port), rate)
+            for m in view.members
+            if m.uid != self.uid
         ]
 
         def tell(progress: Progress) -> None:
@@ -323,10 +330,19 @@ class Node:
         self._in_step = False
         self._call(self._station.part_from_others(END_BOUND_S))
 
-    def finish(self) -> None:
-        """Training is over here after the present round; wait for the others."""
+    def finish(self, final: dict[str, Any]) -> None:
+        """Training is over here after the present round; wait for the others.
+
+        Args:
+            final: what the run log says of the end, once the last round is stable.
+        """
         self._in_step = False
-        self._call(self._station.finish(self._round, END_BOUND_S))
+        self._call(self._station.finish(self._round, final, END_BOUND_S))
+
+    @staticmethod
+    def reopen_log(directory: str, node: str) -> RunLog:
+        """The run log of a node that is closed."""
+        return RunLog(Path(directory) / f"{_file_name(node)}.jsonl", node)
 
 
 class Restarts:
@@ -357,5 +373,3 @@ class Restarts:
 def _file_name(node: str) -> str:
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in node)
     return safe if safe == node else f"{safe}-{hashlib.sha256(node.encode()).hexdigest()[:6]}"
-
-

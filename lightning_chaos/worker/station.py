@@ -90,6 +90,9 @@ class Station:
     on_stop: Callable[[str], None]
     standing: local.Standing | None = None
     view: View | None = None
+    """The newest view, perhaps one for a later round."""
+    in_force: View | None = None
+    """The view that the present round runs under."""
     apart: str = ""
     waiting: str = ""
     peer_pid: int = 0
@@ -217,6 +220,8 @@ class Station:
         )
         self._donor = Donor(self.config.run, self._pacer, self.accept_tls)
         if not standing.newcomer:
+            self.in_force = standing.view
+            self._log_view(standing.view, "founded", None)
             self._sharers = Sharers(0, standing.view.uids)
             self._exchange.install(standing.view, None)
 
@@ -266,6 +271,7 @@ class Station:
             self._planned.append((view, reason))
         else:
             self._planned.clear()
+            self.in_force = view
             self._log_view(view, reason, decision)
             self._drop_strangers(view)
         self._carry_out()
@@ -296,6 +302,7 @@ class Station:
         """Views that were planned for this round are in force now."""
         while self._planned and self._planned[0][0].switch <= round_:
             view, reason = self._planned.pop(0)
+            self.in_force = view
             self._log_view(view, reason, None)
             self._drop_strangers(view)
 
@@ -453,6 +460,7 @@ class Station:
             assert self._sharers is not None
             self._sharers.forget_before(round_)
             self.tell_peer(local.Begun(round_))
+            return Go(self.in_force or turn.view, turn.sharers)
         return turn
 
     def _look(self, round_: int) -> Turn | None:
@@ -491,6 +499,12 @@ class Station:
         """Serves the state while this worker holds."""
         assert self._donor is not None
         return self._donor
+
+    @property
+    def last_operation(self) -> OpId:
+        """The last operation finished here."""
+        assert self._exchange is not None
+        return self._exchange.last
 
     # ---- training: operations --------------------------------------------------------------
 
@@ -579,6 +593,7 @@ class Station:
         self.tell_peer(local.Pulled(view.epoch, view.switch))
         seated = await self._until(self._seated)
         self._sharers = Sharers(seated.switch, seated.uids)
+        self.in_force = seated
         return seated
 
     def _all_linked(self) -> bool | None:
@@ -607,10 +622,11 @@ class Station:
         except TimeoutError:
             log.warning("left after %.1f s with links still open", bound_s)
 
-    async def finish(self, round_: int, bound_s: float) -> None:
+    async def finish(self, round_: int, final: dict[str, Any], bound_s: float) -> None:
         """Training is over: wait until it is over everywhere, or too long."""
         if self._records:
             self._settle(self._records[-1].op)
+        self.run_log.write("final", **final)
         self.tell_peer(local.Done(round_))
         try:
             async with asyncio.timeout(bound_s):

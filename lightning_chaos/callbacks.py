@@ -1,0 +1,149 @@
+"""The two callbacks of the strategy; it adds them when the user has not.
+
+``ShardPull`` takes the newcomer's part of a join: ask for a place, pull the state from all
+members at once, put it in place, take the seat.  ``SelfHealing`` reacts to views: it tells the
+user's callbacks, brings this node back when it fell out, and logs the figures of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from lightning_chaos.errors import JoinError
+from lightning_chaos.replication.image import assemble
+from lightning_chaos.replication.values import Progress, Pulled
+from lightning_chaos.skin.progress import PullProgress
+from lightning_chaos.worker.node import Restarts
+from lightning_chaos.worker.turns import Apart
+
+if TYPE_CHECKING:
+    from lightning_chaos.protocol.values import View
+    from lightning_chaos.strategy import ChaosHooks
+
+log = logging.getLogger(__name__)
+
+
+class ShardPullHooks:
+    """A newcomer's way into the run.
+
+    Args:
+        show: draw a bar per donor while the state is pulled (only on a terminal).
+    """
+
+    def __init__(self, show: bool = True) -> None:
+        super().__init__()
+        self._show = show
+
+    def join(self, strategy: ChaosHooks) -> None:
+        """Learn the state and take the seat; returns between two rounds, as a member.
+
+        Raises:
+            JoinError: the run does not take this node, or has lost it on the way.
+            RunFinished: the run has ended.
+        """
+        node = strategy.node
+        with PullProgress(node, self._show) as progress:
+            pulled = node.learn(strategy.image, progress.show)
+        strategy.take_over(assemble(pulled.manifest, pulled.buffer), pulled.local)
+        node.take_seat(pulled.manifest.operation)
+        self._report(strategy, pulled, progress.last)
+
+    def _report(self, strategy: ChaosHooks, pulled: Pulled, last: Progress | None) -> None:
+        began = strategy.clock() - pulled.seconds
+        strategy.node.log(
+            "pull",
+            round=pulled.manifest.round,
+            bytes=last.total if last else 0,
+            seconds=pulled.seconds,
+            shards=pulled.manifest.shards,
+            shard_bytes=pulled.manifest.shard_bytes,
+            kept_bytes=pulled.kept_bytes,
+            per_donor=[
+                {
+                    "node": share.name,
+                    "bytes": share.bytes,
+                    "shards": share.shards,
+                    "first_t": began + share.first_s if share.first_s is not None else None,
+                    "last_t": began + share.last_s if share.last_s is not None else None,
+                    "problem": share.problem,
+                }
+                for share in pulled.donors
+            ],
+        )
+        log.info(
+            "joined round %d: pulled %.1f MB from %d donors in %.2f s",
+            pulled.manifest.round,
+            sum(share.bytes for share in pulled.donors) / 1e6,
+            sum(share.bytes > 0 for share in pulled.donors),
+            pulled.seconds,
+        )
+
+
+class SelfHealingHooks:
+    """What happens when the members change, or when this node falls out.
+
+    Args:
+        restarts: how often in a row this node may fall out of the run and come back.
+    """
+
+    def __init__(self, restarts: int = 3) -> None:
+        super().__init__()
+        self._restarts = Restarts(restarts)
+
+    def on_view(self, trainer: Any, view: View) -> None:
+        """A view is in force: tell every callback and the module that want to know.
+
+        They implement ``on_chaos_view(trainer, module, view)`` (module: without itself).
+        """
+        for callback in trainer.callbacks:
+            hook = getattr(callback, "on_chaos_view", None)
+            if hook is not None:
+                hook(trainer, trainer.lightning_module, view)
+
+    def come_in(self, strategy: ChaosHooks, pull: ShardPullHooks, turn: Apart) -> None:
+        """Join for the first time, or come back after this node fell out of the run.
+
+        Raises:
+            NodeLost: it fell out too often.
+            JoinError: the run does not take it.
+            RunFinished: the run has ended.
+        """
+        node = strategy.node
+        if node.apart:
+            log.warning("out of the run: %s; coming back as a newcomer", node.apart)
+            self._restarts.use(turn)
+            standing = node.open_again()
+            node.ask_seat(strategy.fingerprint())
+            if not standing.newcomer:
+                return  # nobody else is left: it goes on from its own state
+        try:
+            pull.join(strategy)
+        except JoinError:
+            if not node.apart:
+                raise
+
+    def round_finished(self) -> None:
+        """This node is well."""
+        self._restarts.reset()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Log ``chaos/…`` with whatever else is logged at this step."""
+        figures = trainer.strategy.figures()
+        if figures:
+            pl_module.log_dict(figures, on_step=True, on_epoch=False, batch_size=1)
+
+
+class ShardPull(ShardPullHooks, pl.Callback):
+    __doc__ = ShardPullHooks.__doc__
+
+
+class SelfHealing(SelfHealingHooks, pl.Callback):
+    __doc__ = SelfHealingHooks.__doc__
+
+    @override
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        SelfHealingHooks.on_train_batch_end(self, trainer, pl_module)

@@ -1,0 +1,536 @@
+"""A newcomer pulls from donors over real sockets on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_chaos.errors import ChaosError, StateError, WireError
+from lightning_chaos.protocol.values import OpId
+from lightning_chaos.replication.donor import Donor
+from lightning_chaos.replication.image import StateImage, assemble
+from lightning_chaos.replication.puller import pull
+from lightning_chaos.replication.shard_channel import Arrived, ShardChannel
+from lightning_chaos.replication.values import Progress, Pulled, Source
+from lightning_chaos.replication.wire import (
+    AnyPull,
+    Ask,
+    LocalReply,
+    ManifestReply,
+    NotYet,
+    Refuse,
+    Shard,
+    Want,
+    WantLocal,
+    decode_pull,
+    encode_pull,
+)
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.dial import dial, dial_tcp
+from lightning_chaos.transport.door import Kind, open_door, receive_kind
+from lightning_chaos.transport.pacer import Pacer
+
+RUN, EPOCH, LEARNER = "run", 2, "new/1"
+MB = 1_000_000
+Serve = Callable[[socket.socket], Awaitable[object]]
+
+
+class Node:
+    """A door on loopback whose connections are served by a donor, or by a liar."""
+
+    def __init__(self, name: str, serve: Serve) -> None:
+        self.name = name
+        self.uid = f"{name}/1"
+        self.served: list[object] = []
+        self._serve = serve
+        self._door = open_door("127.0.0.1", 0)
+        self._tasks: set[asyncio.Task[None]] = {asyncio.create_task(self._accept())}
+
+    @property
+    def address(self) -> Address:
+        return Address(*self._door.getsockname())
+
+    async def _accept(self) -> None:
+        while True:
+            sock, _ = await asyncio.get_running_loop().sock_accept(self._door)
+            self._tasks.add(asyncio.create_task(self._attend(sock)))
+
+    async def _attend(self, sock: socket.socket) -> None:
+        with contextlib.closing(sock):
+            assert await receive_kind(sock) is Kind.SHARDS
+            self.served.append(await self._serve(sock))
+
+    def kill(self) -> None:
+        """All at once, as SIGKILL does it: no word, sockets closed."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def aclose(self) -> None:
+        self.kill()
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._door.close()
+        for end in ends:
+            if isinstance(end, Exception) and not isinstance(end, OSError | ChaosError):
+                raise end
+
+
+class Stage:
+    """The nodes of one test."""
+
+    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
+        self._stack = stack
+        self.nodes: list[Node] = []
+        self.donors: dict[str, Donor] = {}
+
+    def node(self, name: str, serve: Serve) -> Node:
+        node = Node(name, serve)
+        self._stack.push_async_callback(node.aclose)
+        self.nodes.append(node)
+        return node
+
+    def donor(
+        self,
+        name: str,
+        image: StateImage | None = None,
+        rate: float | None = None,
+        run: str = RUN,
+        patience_s: float = 10.0,
+    ) -> Node:
+        pacer = Pacer(rate, time.monotonic)
+        donor = Donor(run, lambda _: pacer, None, patience_s=patience_s)
+        if image is not None:
+            donor.offer(image, EPOCH)
+        self._stack.push_async_callback(donor.aclose)
+        self.donors[name] = donor
+        return self.node(name, donor.serve)
+
+    async def pull(
+        self,
+        held: StateImage | None = None,
+        rates: dict[str, float] | None = None,
+        progress: Callable[[Progress], None] = lambda _: None,
+        local_from: str = "a/1",
+        stall_s: float = 5.0,
+        max_bytes: int = 100 * MB,
+    ) -> Pulled:
+        sources = [
+            Source(node.uid, node.name, node.address, (rates or {}).get(node.name, 25e6))
+            for node in self.nodes
+        ]
+        return await pull(
+            sources,
+            run=RUN,
+            uid=LEARNER,
+            epoch=EPOCH,
+            local_from=local_from,
+            dialler=dial_tcp,
+            tls=None,
+            held=held,
+            progress=progress,
+            stall_s=stall_s,
+            max_bytes=max_bytes,
+        )
+
+
+@contextlib.asynccontextmanager
+async def stage() -> AsyncIterator[Stage]:
+    async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
+        yield Stage(stack)
+
+
+def state(size: int = 3 * MB, seed: int = 1) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 256, (size,), dtype=torch.uint8, generator=generator)
+    return {"weights": {"noise": noise, "bias": torch.ones(3)}, "epoch": 7}
+
+
+def image_of(shared: object, local: object = "mine", round: int = 30) -> StateImage:
+    return StateImage.of(shared, local, round=round, operation=OpId(29, 1))
+
+
+def assert_whole(pulled: Pulled, tree: dict[str, Any]) -> None:
+    found = assemble(pulled.manifest, pulled.buffer)
+    assert found["epoch"] == tree["epoch"]
+    assert torch.equal(found["weights"]["noise"], tree["weights"]["noise"])
+    taken = sum(share.bytes for share in pulled.donors)
+    assert taken + pulled.kept_bytes == pulled.manifest.total_bytes
+
+
+def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(test())
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+async def client(node: Node) -> ShardChannel:
+    return await ShardChannel.over(await dial(dial_tcp, node.address, Kind.SHARDS, 5.0))
+
+
+async def heard(channel: ShardChannel) -> AnyPull | Arrived | None:
+    """The next message that is not a NotYet."""
+    while isinstance(message := await channel.receive(5.0), NotYet):
+        pass
+    return message
+
+
+@in_a_loop
+async def test_three_paced_donors_serve_at_the_same_time() -> None:
+    async with stage() as s:
+        tree = state(12 * MB)
+        seen: list[Progress] = []
+        for name in "abc":
+            s.donor(name, image_of(tree, f"of {name}"), rate=25e6)
+        pulled = await s.pull(progress=seen.append)
+        assert_whole(pulled, tree)
+        assert pulled.local == "of a"
+        firsts = [share.first_s for share in pulled.donors if share.first_s is not None]
+        lasts = [share.last_s for share in pulled.donors if share.last_s is not None]
+        assert max(firsts) < min(lasts)
+        for share in pulled.donors:
+            assert share.bytes >= 0.1 * pulled.manifest.total_bytes
+            assert not share.problem
+        assert seen[-1].bytes == seen[-1].total == pulled.manifest.total_bytes
+        assert seen[-1].per_donor == {share.name: share.bytes for share in pulled.donors}
+
+
+@in_a_loop
+async def test_wrong_rate_estimates_do_not_leave_the_work_to_the_slow_donor() -> None:
+    async with stage() as s:
+        tree = state(8 * MB)
+        s.donor("a", image_of(tree), rate=1e6)
+        s.donor("b", image_of(tree))
+        pulled = await s.pull(rates={"a": 100e6, "b": 1e6})
+        assert_whole(pulled, tree)
+        slow, fast = pulled.donors
+        assert fast.bytes > slow.bytes
+
+
+@in_a_loop
+async def test_a_donor_that_dies_costs_only_its_shards_under_way() -> None:
+    async with stage() as s:
+        tree = state()
+        for name in "abc":
+            s.donor(name, image_of(tree), rate=25e6)
+
+        def kill(progress: Progress) -> None:
+            if progress.per_donor["b"] >= 2 * 65536:
+                s.nodes[1].kill()
+
+        pulled = await s.pull(progress=kill)
+        assert_whole(pulled, tree)
+        assert "b" in {share.name for share in pulled.donors if share.problem}
+        assert pulled.donors[1].bytes >= 2 * 65536
+
+
+@in_a_loop
+async def test_the_local_part_comes_from_another_when_the_donor_named_is_gone() -> None:
+    async with stage() as s:
+        tree = state()
+        gone = s.donor("a", image_of(tree, "of a"))
+        s.donor("b", image_of(tree, "of b"))
+        await gone.aclose()
+        pulled = await s.pull()
+        assert pulled.local == "of b"
+        assert "Connect call failed" in pulled.donors[0].problem
+
+
+@in_a_loop
+async def test_a_donor_with_wrong_bytes_is_dropped_by_name_and_the_state_is_right() -> None:
+    async with stage() as s:
+        tree, torn = state(), state()
+        image = image_of(torn)
+        torn["weights"]["noise"] += 1
+        s.donor("a", image_of(tree))
+        s.donor("b", image)
+        pulled = await s.pull()
+        assert_whole(pulled, tree)
+        assert "sent 2 wrong shards" in pulled.donors[1].problem
+        assert not pulled.donors[1].bytes
+
+
+@in_a_loop
+async def test_a_donor_whose_state_differs_from_that_of_most_sits_out() -> None:
+    async with stage() as s:
+        tree = state()
+        for name, seed in (("a", 2), ("b", 1), ("c", 1)):
+            s.donor(name, image_of(state(seed=seed), f"of {name}"))
+        pulled = await s.pull()
+        assert_whole(pulled, tree)
+        assert "sits out" in pulled.donors[0].problem
+        assert pulled.local in ("of b", "of c")
+
+
+@in_a_loop
+async def test_of_two_donors_that_differ_the_one_with_the_local_part_counts() -> None:
+    async with stage() as s:
+        s.donor("a", image_of(state(seed=1), round=31))
+        s.donor("b", image_of(state(seed=1), round=30))
+        pulled = await s.pull(local_from="b/1")
+        assert pulled.manifest.round == 30
+        assert "round 31 is not" in pulled.donors[0].problem
+
+
+@in_a_loop
+async def test_a_donor_that_falls_silent_is_left_for_the_others() -> None:
+    async with stage() as s:
+        tree = state()
+        s.donor("a", image_of(tree), rate=20e6)
+        s.donor("b", image_of(tree), rate=1)
+        # b's shards are got from a a second time, so only a stall while a still works can show
+        pulled = await s.pull(stall_s=0.05)
+        assert_whole(pulled, tree)
+        assert "sent nothing for 0.05 s" in pulled.donors[1].problem
+
+
+@in_a_loop
+async def test_what_the_learner_holds_already_is_not_pulled() -> None:
+    async with stage() as s:
+        tree, own = state(), state()
+        own["weights"]["noise"][:100_000] = 0
+        own["optimizer"] = "a structure of its own"
+        s.donor("a", image_of(tree))
+        pulled = await s.pull(held=image_of(own))
+        assert_whole(pulled, tree)
+        assert 2 * MB < pulled.kept_bytes < 3 * MB
+
+
+@in_a_loop
+async def test_a_learner_that_holds_everything_pulls_only_the_local_part() -> None:
+    async with stage() as s:
+        tree = state()
+        s.donor("a", image_of(tree, "of a"))
+        pulled = await s.pull(held=image_of(tree))
+        assert_whole(pulled, tree)
+        assert pulled.kept_bytes == pulled.manifest.total_bytes
+        assert pulled.local == "of a"
+
+
+@in_a_loop
+async def test_when_no_donor_is_left_the_error_names_each_ones_reason() -> None:
+    async with stage() as s:
+        s.donor("a", image_of(state()), run="other")
+        s.donor("b", patience_s=0.1)
+        s.node("c", lambda sock: asyncio.sleep(0))
+        with pytest.raises(StateError) as caught:
+            await s.pull()
+        assert "a: refused: this is run 'other', not 'run'" in str(caught.value)
+        assert "b: refused: no state of epoch 2 to serve within 0.1 s" in str(caught.value)
+        assert "c: c" in str(caught.value)  # closed, or connection lost
+
+
+@in_a_loop
+async def test_a_state_larger_than_allowed_is_refused_before_memory_is_taken() -> None:
+    async with stage() as s:
+        s.donor("a", image_of(state()))
+        with pytest.raises(StateError, match="at most 1000000 are taken"):
+            await s.pull(max_bytes=MB)
+
+
+async def _say(sock: socket.socket, data: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_recv(sock, 1000)
+    await loop.sock_sendall(sock, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\x00\x00", "closed within a length"),
+        (b"\x00\x00\x00\x09abc", "closed within a message"),
+        (b"\x00\x00\x00\x03abc", "not a message"),
+        (b"\x00\x00\x00\x00", "message of 0 bytes"),
+        (b"\xff\xff\xff\xff", "message of 4294967295 bytes"),
+        (b"\x00\x00\x00\x01\x90", "not a message"),
+    ],
+)
+def test_a_donor_that_talks_nonsense_is_out_and_the_pull_goes_on(data: bytes, problem: str) -> None:
+    async def main() -> None:
+        async with stage() as s:
+            tree = state()
+            s.donor("a", image_of(tree), rate=25e6)
+            s.node("liar", lambda sock: _say(sock, data))
+            pulled = await s.pull()
+            assert_whole(pulled, tree)
+            assert problem in pulled.donors[1].problem
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("lie", "problem"),
+    [
+        (Shard(0, 70_000), "shard of 70000 bytes"),
+        (Shard(0, 0), "shard of 0 bytes"),
+        (Want(3), "sent Want that nobody asked for"),
+        (LocalReply(b""), "sent LocalReply that nobody asked for"),
+        (ManifestReply(image_of(state(10)).manifest), "sent ManifestReply"),
+        (Refuse("no more"), "refused: no more"),
+    ],
+    ids=repr,
+)
+def test_a_donor_that_breaks_the_rules_after_its_manifest_is_out(
+    lie: AnyPull, problem: str
+) -> None:
+    async def main() -> None:
+        async with stage() as s:
+            tree = state()
+            image = image_of(tree)
+
+            async def serve(sock: socket.socket) -> None:
+                channel = await ShardChannel.over(sock, server_side=True)
+                assert isinstance(await channel.receive(5.0), Ask)
+                channel.send(ManifestReply(image.manifest))
+                await channel.receive(5.0)
+                channel.send(lie)
+                while await channel.receive(5.0) is not None:
+                    pass
+
+            s.donor("a", image, rate=10e6)
+            s.node("liar", serve)
+            pulled = await s.pull()
+            assert_whole(pulled, tree)
+            assert problem in pulled.donors[1].problem
+
+    asyncio.run(main())
+
+
+@in_a_loop
+async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
+    async with stage() as s:
+        node = s.donor("a")
+        channel = await client(node)
+        channel.send(Ask(RUN, LEARNER, EPOCH))
+        assert await channel.receive(5.0) == NotYet()
+        image = image_of(state())
+        s.donors["a"].offer(image, EPOCH)
+        assert await heard(channel) == ManifestReply(image.manifest)
+        channel.send(WantLocal())
+        channel.send(Want(0))
+        assert await heard(channel) == LocalReply(image.local)
+        channel.expect_shards(image.manifest.shard_bytes)
+        shard = await heard(channel)
+        assert isinstance(shard, Arrived)
+        assert shard.data == b"".join(image.read(*image.manifest.span(0)))
+        channel.close()
+        await channel.wait_closed()
+
+
+@in_a_loop
+async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_epoch_is_waited_for() -> (
+    None
+):
+    async with stage() as s:
+        donor, node = s.donors, s.donor("a", image_of(state()))
+        channel = await client(node)
+        channel.send(Ask(RUN, LEARNER, EPOCH))
+        assert isinstance(await heard(channel), ManifestReply)
+        donor["a"].withdraw()
+        assert isinstance(await heard(channel), Refuse)
+        assert await heard(channel) is None
+        late = await client(node)
+        late.send(Ask(RUN, LEARNER, EPOCH))
+        assert await heard(late) == Refuse("the state of epoch 2 is served no more")
+        early = await client(node)
+        early.send(Ask(RUN, LEARNER, EPOCH + 1))
+        assert await early.receive(5.0) == NotYet()
+        early.abort()
+        await early.wait_closed()
+
+
+@in_a_loop
+async def test_nothing_is_sent_of_a_state_once_it_is_withdrawn() -> None:
+    async with stage() as s:
+        tree = state()
+        node = s.donor("a", image_of(tree), rate=1e6)
+        channel = await client(node)
+        channel.send(Ask(RUN, LEARNER, EPOCH))
+        reply = await heard(channel)
+        assert isinstance(reply, ManifestReply)
+        channel.expect_shards(reply.manifest.shard_bytes)
+        for index in range(20):
+            channel.send(Want(index))
+        assert isinstance(await heard(channel), Arrived)
+        s.donors["a"].withdraw()
+        tree["weights"]["noise"].zero_()
+        with contextlib.suppress(WireError):
+            while isinstance(shard := await heard(channel), Arrived):
+                index = shard.index
+                assert (
+                    shard.data[-1:]
+                    == b"".join(image_of(state()).read(*reply.manifest.span(index)))[-1:]
+                )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x00\x00\x00\x03abc", b"\xff\xff\xff\xff", b"\x00\x00", b""],
+    ids=["malformed", "oversized", "truncated", "nothing"],
+)
+def test_a_learner_that_talks_nonsense_costs_the_donor_nothing(data: bytes) -> None:
+    async def main() -> None:
+        async with stage() as s:
+            tree = state()
+            node = s.donor("a", image_of(tree))
+            sock = await dial(dial_tcp, node.address, Kind.SHARDS, 5.0)
+            await asyncio.get_running_loop().sock_sendall(sock, data)
+            sock.close()
+            assert_whole(await s.pull(), tree)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Want(1 << 40), "there is no shard"),
+        (Want(-1), "there is no shard"),
+        (NotYet(), "a learner does not say NotYet"),
+    ],
+)
+def test_a_learner_that_breaks_the_rules_is_refused(message: AnyPull, reason: str) -> None:
+    async def main() -> None:
+        async with stage() as s:
+            node = s.donor("a", image_of(state()))
+            channel = await client(node)
+            channel.send(Ask(RUN, LEARNER, EPOCH))
+            assert isinstance(await heard(channel), ManifestReply)
+            channel.send(message)
+            answer = await heard(channel)
+            assert isinstance(answer, Refuse)
+            assert reason in answer.reason
+            assert await heard(channel) is None
+
+    asyncio.run(main())
+
+
+@in_a_loop
+async def test_a_pull_that_is_cancelled_leaves_no_connection() -> None:
+    async with stage() as s:
+        node = s.donor("a", image_of(state()), rate=1e5)
+        under_way = asyncio.Event()
+        task = asyncio.create_task(s.pull(progress=lambda _: under_way.set()))
+        await under_way.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while not node.served:
+            await asyncio.sleep(0.01)
+
+
+def test_messages_survive_the_wire_and_nothing_else_is_taken() -> None:
+    manifest = image_of(state(1000)).manifest
+    for message in (Ask(RUN, LEARNER, 3), ManifestReply(manifest), Want(4), Shard(4, 5), NotYet()):
+        assert decode_pull(encode_pull(message)) == message
+    for data in (b"", b"\xc1", encode_pull(Want(4))[:-1], encode_pull(Want(4)) + b"\x00"):
+        with pytest.raises(ChaosError):
+            decode_pull(data)
