@@ -153,13 +153,15 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def cluster(count: int, rate: float | None = None) -> AsyncIterator[list[Worker]]:
-    """Workers that are linked to each other."""
+async def cluster(
+    count: int, rate: float | None = None, rates: tuple[float | None, ...] = ()
+) -> AsyncIterator[list[Worker]]:
+    """Workers that are linked to each other; rates in bytes/s, for all or for each."""
     workers = []
-    for i in range(count):
+    for i, limit in enumerate(rates or (rate,) * count):
         door = open_door("127.0.0.1", 0)
         port = door.getsockname()[1]
-        workers.append(Worker(Member("abcde"[i], i + 1, "127.0.0.1", port), door, rate))
+        workers.append(Worker(Member("abcde"[i], i + 1, "127.0.0.1", port), door, limit))
     serving = [asyncio.create_task(worker.serve()) for worker in workers]
     try:
         for worker in workers:
@@ -274,6 +276,24 @@ def test_a_worker_killed_in_the_middle_leaves_the_others_to_do_it_again() -> Non
             for worker in (a, b):
                 await worker.until_finished()
                 assert worker.finished == [(OpId(0, 0), mean(vectors[:2]))]
+
+    in_loop(scenario)
+
+
+def test_a_member_that_is_dropped_still_gets_what_is_queued_for_it() -> None:
+    async def scenario() -> None:
+        async with cluster(2, rates=(2e6, None)) as (a, b):
+            vectors = [np.full(100_000, i, np.float32) for i in range(2)]
+            for worker, vector in zip((a, b), vectors, strict=True):
+                worker.install(view_of(1, [a, b]))
+                worker.begin(OpId(0, 0), vector)
+            await a.until_finished()
+            assert not b.finished
+            a.links.drop([b.member.uid])
+            await b.until_finished()
+            assert b.finished == [(OpId(0, 0), mean(vectors))]
+            await b.until(lambda: not b.links.has(a.member.uid))
+            assert "broken" not in [event for event, *_ in a.told]
 
     in_loop(scenario)
 

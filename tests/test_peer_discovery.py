@@ -279,6 +279,7 @@ def test_a_node_on_its_own_list_may_found_when_nobody_answers(own: str) -> None:
 @pytest.mark.parametrize(
     ("address", "why"),
     [("nonsense", "write host:port"), ("10.0.0.1:4711", "not a loopback address")],
+    ids=["malformed", "in the clear"],
 )
 def test_an_address_that_cannot_work_is_a_problem_at_once(address: str, why: str) -> None:
     async def scene() -> None:

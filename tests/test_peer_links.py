@@ -261,6 +261,20 @@ def test_an_address_off_this_machine_is_never_dialled_in_the_clear() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("a..b", 80), ("a\0b", 80)])
+def test_a_member_with_an_impossible_address_is_reported_and_the_peer_goes_on(
+    host: str, port: int
+) -> None:
+    async def scene() -> None:
+        async with peers("a") as (a,):
+            a.links._insecure = True
+            a.links.connect(Member("odd", 1, host, port))
+            await until(lambda: len(a.unlinked) == 1)
+            assert f"{host}:{port}" in a.unlinked[0].reason
+
+    asyncio.run(scene())
+
+
 def test_an_own_address_is_recognised() -> None:
     async def scene() -> None:
         async with peers("a") as (a,):
@@ -325,6 +339,18 @@ def test_a_caller_that_says_nothing_is_shut_out_in_time() -> None:
                 await greet(channel, Member("a", 1, "127.0.0.1", 1), "r", timeout_s=0.05)
             assert channel.closing
             await channel.wait_closed()
+
+    asyncio.run(scene())
+
+
+def test_a_greeting_from_an_impossible_port_is_refused() -> None:
+    async def scene() -> None:
+        async with peers("a") as (a,), stranger(a) as channel:
+            await greet(channel, Member("b", 1, "127.0.0.1", 70000), "r")
+            refusal = decode(await channel.receive() or b"")
+            assert isinstance(refusal, Refuse)
+            assert "70000" in refusal.reason
+            assert not a.events
 
     asyncio.run(scene())
 

@@ -89,6 +89,8 @@ class Link(asyncio.BufferedProtocol):
         self._queue: deque[tuple[Frame, memoryview]] | None = None
         self._sending = memoryview(b"")
         self._full = False
+        self._parting = ""
+        self._linger: asyncio.TimerHandle | None = None
 
     # ---- life --------------------------------------------------------------------------------
 
@@ -107,6 +109,8 @@ class Link(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone (called by asyncio, once)."""
         self._stop_timer()
+        if self._linger is not None:
+            self._linger.cancel()
         self._landing = None
         self._queue = None
         self._sending = memoryview(b"")
@@ -119,6 +123,12 @@ class Link(asyncio.BufferedProtocol):
         self._end(reason)
         if self._transport is not None:
             self._transport.close()
+
+    def hang_up(self, reason: str, linger_s: float) -> None:
+        """Send what is queued, then close; after ``linger_s`` seconds close anyway."""
+        self._parting = reason
+        self._linger = asyncio.get_running_loop().call_later(linger_s, self.abort, reason)
+        self.pump()
 
     def abort(self, reason: str) -> None:
         """Close at once, whether the other side reads or not."""
@@ -245,6 +255,8 @@ class Link(asyncio.BufferedProtocol):
         while not self._full and self._timer is None and not self.closing:
             if not len(self._sending):
                 if not self._queue:
+                    if self._parting:
+                        self.close(self._parting)
                     return
                 frame, payload = self._queue.popleft()
                 self._sending = payload

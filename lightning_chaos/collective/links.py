@@ -21,6 +21,7 @@ from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
 
 CLOSE_TIMEOUT_S = 1.0
+LINGER_S = 10.0
 MAX_WORD_CHARS = 500
 
 _log = logging.getLogger(__name__)
@@ -144,11 +145,14 @@ class DataLinks:
         return end is not None and end.link is not None and not end.link.closing
 
     def drop(self, uids: Iterable[Uid]) -> None:
-        """Close the links to these at once and forget what is queued for them."""
+        """Close the links to these once what is queued for them is sent, within bounds.
+
+        A leaver may need our last results longer than we need it.
+        """
         for uid in uids:
             end = self._ends.pop(uid, None)
             if end is not None and end.link is not None:
-                end.link.abort("no member any more")
+                end.link.hang_up("no member any more", LINGER_S)
 
     async def aclose(self) -> None:
         """Close everything, bounded; the owner is told nothing more."""

@@ -18,6 +18,7 @@ from lightning_chaos.peer.driver import Driver
 from lightning_chaos.transport.channel import Channel
 
 _CONFIG_TIMEOUT_S = 10.0
+_EXIT_TIMEOUT_S = 2
 
 
 class _StoryFormatter(logging.Formatter):
@@ -44,6 +45,8 @@ async def _run(door: socket.socket, control: socket.socket, handover: socket.soc
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     await driver.run()
+    # A name look-up that is still going on in a thread must not keep the process.
+    signal.alarm(_EXIT_TIMEOUT_S)
 
 
 def main(arguments: list[str]) -> None:

@@ -65,9 +65,11 @@ def _check(message: Message, run: str) -> tuple[str, Member | None]:
                 "all nodes of a run need the same version of lightning-chaos",
                 None,
             )
-        case Hello(run=other, sender=sender):
-            if other != run:
-                return f"run {other!r} met run {run!r}: these are two different runs", None
+        case Hello(run=other) if other != run:
+            return f"run {other!r} met run {run!r}: these are two different runs", None
+        case Hello(sender=sender):
+            if not sender.node or not 0 <= sender.port <= 65535:
+                return f"no node has the name {sender.node!r} and port {sender.port}", None
             return "", sender
         case Refuse(reason=reason):
             return reason, None

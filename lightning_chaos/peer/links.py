@@ -142,7 +142,11 @@ class Links:
         check_allowed(address.host, insecure=self._insecure, encrypted=self._tls is not None)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        sock = await dial(self._dialler, address, Kind.CONTROL, timeout_s)
+        try:
+            sock = await dial(self._dialler, address, Kind.CONTROL, timeout_s)
+        except (ValueError, OverflowError) as error:
+            # No resolver takes such a name or port.
+            raise AddressError(f"{address} cannot be dialled: {error}") from None
         channel = await Channel.over(sock, tls=self._tls, server_hostname=address.host)
         member = await greet(channel, self._me, self._run, max(0.01, deadline - loop.time()))
         self._register(member, channel)
@@ -287,6 +291,8 @@ def in_words(error: Exception) -> str:
     """What went wrong, for people: asyncio says "Connect call failed" for any reason."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
     return str(error)
 
 

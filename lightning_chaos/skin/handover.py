@@ -9,6 +9,7 @@ ready is also completed.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -38,7 +39,11 @@ def give(trainer: Any, shared: dict[str, Any], local: dict[str, Any]) -> None:
     """
     _adopt_paths(trainer, local)
     connector = trainer._checkpoint_connector
-    checkpoint = {**shared["checkpoint"], "callbacks": local["callbacks"]}
+    checkpoint = {
+        **shared["checkpoint"],
+        "callbacks": local["callbacks"],
+        "pytorch-lightning_version": version("lightning"),
+    }
     connector._loaded_checkpoint = checkpoint
     try:
         connector.restore_datamodule()

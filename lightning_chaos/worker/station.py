@@ -261,7 +261,8 @@ class Station:
 
     def _install(self, view: View, decision: Decision | None, reason: str) -> None:
         assert self._exchange is not None and self._links is not None
-        if view.learners and not (self.view and self.view.learners):
+        known = self.view.learners if self.view else ()
+        if any(learner not in known for learner in view.learners):
             self.hold_epoch = view.epoch
         self.view = view
         self._exchange.install(view, decision)
@@ -341,8 +342,11 @@ class Station:
     def broken(self, uid: Uid, reason: str) -> None:
         """A data link is gone: mend it, or let the peers find out why."""
         self._linked.discard(uid)
-        member = self.view.find(uid) if self.view else None
-        if member is None or self.apart or self.all_done:
+        view = self.view
+        member = view.find(uid) if view else None
+        left = view is None or view.find(self.me.uid) is None
+        self._tell()
+        if member is None or left or self.apart or self.all_done:
             return
         self._redialling.add(uid)
         self._spawn(self._mend(member, reason))
