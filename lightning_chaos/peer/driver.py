@@ -16,6 +16,7 @@ from pathlib import Path
 from lightning_chaos.errors import AddressError, WireError
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
+from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.peer.search import AddressSearch, DirectorySearch, Search
@@ -43,13 +44,11 @@ from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import Status
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.channel import Channel
-from lightning_chaos.transport.door import Kind, receive_kind
 
 QUIT_MARGIN_S = 5.0
 """How much later than ``linger`` a peer without a worker ends at the latest, seconds."""
 _FLUSH_S = 1.0
 _SEARCH_AGAIN_S = 1.0
-_ACCEPT_RETRY_S = 0.1
 _LEVELS = {
     Level.DEBUG: logging.DEBUG,
     Level.INFO: logging.INFO,
@@ -107,10 +106,6 @@ class Driver:
         self._known: dict[Uid, Member] = {}
         self._lost: dict[Uid, Member] = {}
         self._viewless: set[Uid] = set()
-        self._guests: set[asyncio.Task[None]] = set()
-        # Who finds nobody in the directory must found the run at once: a caller without a view,
-        # greeted before that, would look like somebody to wait for.
-        self._greets = asyncio.Event()
         self._directory: DiscoveryDir | None = None
         self._may_be_found = True
 
@@ -124,7 +119,6 @@ class Driver:
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
                 self._links = Links(
                     self.me,
                     self._config.run,
@@ -134,13 +128,16 @@ class Driver:
                     in_view=self._in_view,
                     spawn=group.create_task,
                 )
-                jobs = (self._accept(), self._tick(), self._hear_worker(), self._search())
+                self._doorkeeper = Doorkeeper(
+                    self._door, self._handover, self._links.adopt, group.create_task
+                )
+                jobs = (self._doorkeeper.run(), self._tick(), self._hear_worker(), self._search())
                 tasks = [group.create_task(job) for job in jobs]
                 await self._over.wait()
                 self._leave_directory()
                 self._worker.close()
                 await self._links.aclose(_FLUSH_S)
-                for task in (*tasks, *self._guests):
+                for task in tasks:
                     task.cancel()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_FLUSH_S):
@@ -261,43 +258,6 @@ class Driver:
     def _ending(self) -> bool:
         return self._ends_at < float("inf")
 
-    # ---- door ------------------------------------------------------------------------------
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(self._door)
-            except OSError as error:
-                _logger.warning("cannot accept a connection: %s", error)
-                await asyncio.sleep(_ACCEPT_RETRY_S)
-                continue
-            task = self._group.create_task(self._take_in(sock))
-            self._guests.add(task)
-            task.add_done_callback(self._guests.discard)
-
-    async def _take_in(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        try:
-            kind = await receive_kind(sock)
-        except WireError as error:
-            _logger.warning("refused a connection: %s", error)
-            sock.close()
-            return
-        except BaseException:
-            sock.close()
-            raise
-        if kind is Kind.CONTROL:
-            await self._greets.wait()
-            await self._links.adopt(sock)
-            return
-        with sock:
-            try:
-                socket.send_fds(self._handover, [bytes((kind,))], [sock.fileno()])
-            except OSError as error:
-                # Full or closed: the worker does not look, so the caller must come again.
-                _logger.warning("cannot hand a connection to the worker: %s", error)
-
     # ---- search ----------------------------------------------------------------------------
 
     async def _search(self) -> None:
@@ -311,14 +271,16 @@ class Driver:
         search: Search = DirectorySearch(self._links, self.me, directory)
         if self._config.peers:
             search = AddressSearch(self._links, self.me, self._config.peers)
-            self._greets.set()
+            self._doorkeeper.greet()
         while self._membership.searching and not self._ending:
             async with search.attempt() as result:
                 if not result.problem and self._may_be_found:
                     directory.add(self.me)
                 await self._hear_out()
                 self._feed(result)
-                self._greets.set()
+                # Not earlier: a caller without a view would look like somebody to wait for, when
+                # this node finds nobody in the directory and must found the run at once.
+                self._doorkeeper.greet()
                 await self._wait_for_answer(result.exclusive)
 
     def _open_directory(self) -> DiscoveryDir:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lightning_chaos.planning.pull import DonorLink, plan_pull
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.assignment import Assignment
@@ -20,7 +22,7 @@ class Goal:
     """The state to pull and how far it is."""
 
     manifest: Manifest
-    buffer: bytearray
+    buffer: memoryview
     assignment: Assignment
     kept_bytes: int
     """What the learner held already."""
@@ -41,7 +43,8 @@ class Goal:
             links: donors that serve this manifest or have not spoken yet, named by uid.
             uids: all donors.
         """
-        buffer = bytearray(manifest.total_bytes)
+        # not zeroed, so that the event loop does not stand still while the pages are touched
+        buffer = np.empty(manifest.total_bytes, np.uint8).data
         kept = _keep(manifest, held, buffer) if held is not None else set()
         missing = [index for index in range(manifest.shards) if index not in kept]
         planned: dict[Uid, list[int]] = {uid: [] for uid in uids}
@@ -63,7 +66,7 @@ class Goal:
         return max(2, min(-(-_AHEAD_BYTES // self.manifest.shard_bytes) + 1, _MAX_AHEAD_SHARDS))
 
 
-def _keep(manifest: Manifest, held: StateImage, buffer: bytearray) -> set[int]:
+def _keep(manifest: Manifest, held: StateImage, buffer: memoryview) -> set[int]:
     """Copy the shards that the learner holds already; returns their indices."""
     if held.manifest.shard_bytes != manifest.shard_bytes:
         return set()

@@ -51,7 +51,7 @@ class Pulled:
     """The whole state."""
 
     manifest: Manifest
-    buffer: bytearray
+    buffer: memoryview
     """The shared part; :func:`lightning_chaos.replication.image.assemble` makes it a tree."""
     local: object
     """The local part of one donor, as a tree."""
