@@ -68,7 +68,8 @@ class ChaosHooks:
         link_rate: speed limit of each outgoing link, Mbit/s; 0 for none.
         insecure: allow addresses that are not loopback, unencrypted.
         log_dir: directory for the run log, none by default.
-        join_at_round: a newcomer asks for its seat only when the run has begun this round.
+        join_at_round: stand by: never found the run, and ask for a seat only when the run has
+            begun this round.
         buffers: float buffers become the ``"mean"`` of the members', those of the ``"first"``
             (oldest), or stay each member's own (``"local"``).
         dialler: opens connections (relays and tests put theirs here).
@@ -210,6 +211,7 @@ class ChaosHooks:
             host=settings.host,
             peers=tuple(str(address) for address in settings.peers),
             min_members=settings.min_members,
+            may_found=settings.join_at_round < 0,
             timeout_s=settings.timeout_s,
             worker_timeout_s=settings.worker_timeout_s,
             linger_s=settings.linger_s,

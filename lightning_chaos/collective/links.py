@@ -16,7 +16,7 @@ from lightning_chaos.collective.frames import Frame, Greeting
 from lightning_chaos.collective.link import PIECE_BYTES, Link
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member, Uid
 from lightning_chaos.transport.address import Address
-from lightning_chaos.transport.dial import Dialler, dial
+from lightning_chaos.transport.dial import Dialler, dial, send_at_once
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
 
@@ -215,8 +215,7 @@ class DataLinks:
         self._links.add(link)
         loop = asyncio.get_running_loop()
         try:
-            # asyncio does it only where sock.proto is set, which accept() does not do.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            send_at_once(sock)
             await loop.connect_accepted_socket(lambda: link, sock, ssl=self._accept_tls)
         except BaseException as error:
             sock.close()

@@ -24,6 +24,8 @@ _TERMINATE_S = 2.0
 _KILL_S = 5.0
 _FDS_AT_ONCE = 8
 _logger = logging.getLogger(__name__)
+_lingering: list[subprocess.Popen[bytes]] = []
+"""Released peers that this process must reap once they have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def start_peer(config: PeerConfig, door: socket.socket) -> PeerProcess:
     Raises:
         OSError: the process cannot be started.
     """
+    _lingering[:] = [process for process in _lingering if process.poll() is None]
     control, peer_control = socket.socketpair()
     handover, peer_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with peer_control, peer_handover:
@@ -142,14 +145,27 @@ class PeerClient:
     async def aclose(self, grace_s: float = 2.0) -> None:
         """End the peer: ask, after ``grace_s`` seconds terminate, at last kill; reap it.
 
-        A peer of a finished run stays for ``linger_s`` when asked, to tell latecomers: the grace
-        time says how much of that the caller waits for.
+        See :meth:`release` for the peer of a finished run.
         """
         self._closed = True
         self._channel.close()
         await self._end_process(grace_s)
         await self._listener
         self._let_go()
+
+    async def release(self) -> None:
+        """Leave the peer of a finished run to itself: it tells latecomers, then ends.
+
+        It ends by itself, at the latest a few seconds after its ``linger_s``, also when this
+        process ends first.
+        """
+        self._closed = True
+        self._channel.close()
+        await self._channel.wait_closed()
+        self._listener.cancel()
+        await asyncio.gather(self._listener, return_exceptions=True)
+        self._let_go()
+        _lingering.append(self._process.process)
 
     def _let_go(self) -> None:
         if self._process.handover.fileno() >= 0:

@@ -23,6 +23,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Addresses ``host:port`` where the run is looked for; empty: the discovery directory."""
     min_members: int = 1
     """Members needed before the first round may start."""
+    may_found: bool = True
+    """Found the run if there is none; else wait for it, up to ``worker_timeout_s``."""
     timeout_s: float = 1.0
     """Longest silence of another peer tolerated, seconds."""
     worker_timeout_s: float = 300.0

@@ -253,6 +253,8 @@ class Driver:
             loop.call_at(ends_at, self._over.set)
         if first:
             self._feed(WorkerGone(reason))
+            if not self._over.is_set():
+                _let_go_of_output()
 
     @property
     def _ending(self) -> bool:
@@ -272,8 +274,15 @@ class Driver:
         if self._config.peers:
             search = AddressSearch(self._links, self.me, self._config.peers)
             self._doorkeeper.greet()
+        patience_ends = self._clock() + self._config.worker_timeout_s
         while self._membership.searching and not self._ending:
-            async with search.attempt() as result:
+            async with search.attempt() as found:
+                result: Searched | None = found
+                if not self._config.may_found and not self._links.up and not found.problem:
+                    result = self._no_run_yet(patience_ends)
+                if result is None:
+                    await asyncio.sleep(_SEARCH_AGAIN_S / 10)
+                    continue
                 if not result.problem and self._may_be_found:
                     directory.add(self.me)
                 await self._hear_out()
@@ -282,6 +291,17 @@ class Driver:
                 # this node finds nobody in the directory and must found the run at once.
                 self._doorkeeper.greet()
                 await self._wait_for_answer(result.exclusive)
+
+    def _no_run_yet(self, patience_ends: float) -> Searched | None:
+        """A node that may not found the run waits for it, but not for ever."""
+        if self._clock() < patience_ends:
+            return None
+        waited = f"{self._config.worker_timeout_s:g} s"
+        return Searched(
+            exclusive=False,
+            problem=f"there is no run {self._config.run} to join, waited {waited}: start a node "
+            "that may found it (without join_at_round, CHAOS_JOIN_AT)",
+        )
 
     def _open_directory(self) -> DiscoveryDir:
         root = Path(self._config.discovery) if self._config.discovery else None
@@ -312,3 +332,10 @@ class Driver:
         self._may_be_found = False
         if self._directory is not None:
             self._directory.remove(self.me.uid)
+
+
+def _let_go_of_output() -> None:
+    """A peer that lingers must not keep open what somebody reads the worker's output from."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

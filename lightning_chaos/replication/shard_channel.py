@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from lightning_chaos.errors import WireError
 from lightning_chaos.replication.wire import AnyPull, Pull, Shard, decode_pull, encode_pull
 from lightning_chaos.transport.channel import MAX_MESSAGE_BYTES
+from lightning_chaos.transport.dial import send_at_once
 
 _HEAD_BYTES = 4
 _WRITE_AHEAD_BYTES = 64 << 10
@@ -76,6 +77,7 @@ class ShardChannel(asyncio.BufferedProtocol):
         """
         loop = asyncio.get_running_loop()
         try:
+            send_at_once(sock)
             if server_side:
                 _, channel = await loop.connect_accepted_socket(cls, sock, ssl=tls)
             else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
 from lightning_chaos.errors import WireError
+from lightning_chaos.transport.dial import send_at_once
 
 MAX_MESSAGE_BYTES = 16 << 20
 
@@ -36,6 +38,7 @@ class Channel:
             server_hostname: name the server's certificate is checked against.
         """
         loop = asyncio.get_running_loop()
+        send_at_once(sock)
         reader = asyncio.StreamReader(limit=1 << 16, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         if server_side:
@@ -99,7 +102,5 @@ class Channel:
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
-        try:
+        with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        except OSError:
-            pass

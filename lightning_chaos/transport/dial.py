@@ -10,6 +10,12 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.door import Kind, preamble
 
 
+def send_at_once(sock: socket.socket) -> None:
+    """Do not hold small messages back (asyncio sees to that only where it made the socket)."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class Dialler(Protocol):
     """Opens a connection; everything that dials takes one as an argument."""
 
@@ -32,7 +38,7 @@ async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
             sock = socket.socket(family, kind, proto)
             try:
                 sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                send_at_once(sock)
                 await loop.sock_connect(sock, target)
             except BaseException:
                 sock.close()

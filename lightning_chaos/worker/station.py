@@ -144,9 +144,11 @@ class Station:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._peer is not None:
-            if not self.all_done:
+            if self.all_done and self.config.linger_s > 0:
+                await self._peer.release()
+            else:
                 self._peer.send(local.Farewell(reason))
-            await self._peer.aclose()
+                await self._peer.aclose()
         for part in (self._donor, self._links):
             if part is not None:
                 await part.aclose()
@@ -218,7 +220,8 @@ class Station:
             dial_tls=self.dial_tls,
             accept_tls=self.accept_tls,
         )
-        self._donor = Donor(self.config.run, self._pacer, self.accept_tls)
+        patience_s = self.config.worker_timeout_s
+        self._donor = Donor(self.config.run, self._pacer, self.accept_tls, patience_s=patience_s)
         if not standing.newcomer:
             self.in_force = standing.view
             self._log_view(standing.view, "founded", None)
@@ -375,10 +378,10 @@ class Station:
             self.tell_peer(local.Broken(member.uid, reason, False))
 
     def _meet(self, view: View) -> None:
-        """Dial the members that started before this one."""
+        """Dial whoever started before this one; learners need their links before their seat."""
         if view.find(self.me.uid) is None:
             return
-        for member in view.members:
+        for member in (*view.members, *view.learners):
             if member != self.me and dials(self.me, member) and member.uid not in self._linked:
                 self._spawn(self._reach(member))
 
