@@ -39,6 +39,7 @@ from lightning_chaos.skin.reductions import combine
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
 from lightning_chaos.skin.samples import Samples
 from lightning_chaos.skin.settings import Settings, resolve
+from lightning_chaos.skin.story import Story
 from lightning_chaos.skin.threads import share_processor
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.worker.node import Node
@@ -128,6 +129,7 @@ class ChaosHooks:
         self._samples: Samples | None = None
         self._reducer: Reducer | None = None
         self._signals: PoliteSignals | None = None
+        self._story: Story | None = None
         self._pull: ShardPullHooks | None = None
         self._healing: SelfHealingHooks | None = None
         self._view: View | None = None
@@ -224,6 +226,7 @@ class ChaosHooks:
             run_log=settings.log_dir,
             dialler=self._dialler,
         )
+        self._story = Story(self._where)
         try:
             standing = self._node.open()
         except RunFinished as finished:
@@ -237,8 +240,13 @@ class ChaosHooks:
         self._world = self._rank + 1
         promotion.set_rank(self._rank)
         share_processor(standing.me, view)
-        where = f"{settings.node} at {standing.me.address}, run {config.run}"
-        log.info("%s %s", "joins" if standing.newcomer else "founded", where)
+        doing = "joining" if standing.newcomer else "founded"
+        log.info("%s run %s; this node is %s", doing, config.run, standing.me.address)
+
+    def _where(self) -> str:
+        epoch = self._view.epoch if self._view else 0
+        round_ = self._node.round if self._node else -1
+        return f"{self.settings.node} epoch {epoch} round {max(round_, 0)}"
 
     def _exit_finished(self, finished: RunFinished) -> None:
         """A latecomer leaves without training; the script ends with exit code 0."""
@@ -594,6 +602,9 @@ class ChaosHooks:
         if self._node is not None:
             self._node.close(reason)
             self._node = None
+        if self._story is not None:
+            self._story.close()
+            self._story = None
         self._samples = self._view = None
         if self._rank != 0 or self._world != 1:
             # A test after the fit is this node's own; its loggers stay quiet unless it was zero.

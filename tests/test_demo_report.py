@@ -146,7 +146,6 @@ FACTS = Facts(
         Deed("leave", "n3", at(LEAVE_ROUND - 1)),
         Deed("stop", "", at(17)),
     ],
-    ends={"n3": at(LEAVE_ROUND)},
     exits={"n1": -9, "n2": 0, "n3": 0, "n4": 0},
     problem="",
     seconds=30.0,

@@ -96,7 +96,6 @@ class _Play:
         self._scenario = Scenario(self._founders, self._newcomer, settings.pace)
         self._deeds: list[Deed] = []
         self._exits: dict[str, int] = {}
-        self._ends: dict[str, float] = {}
         self._t0 = time.time()
         title = (
             f"lightning-chaos demo · {settings.nodes} nodes and a newcomer · each link paced to "
@@ -130,7 +129,6 @@ class _Play:
             nodes=self._cluster.nodes,
             newcomer=self._newcomer,
             deeds=self._deeds,
-            ends=self._ends,
             exits=self._exits,
             problem=problem,
             seconds=time.monotonic() - begin,
@@ -167,7 +165,6 @@ class _Play:
             code = self._cluster.exit_code(node)
             if code is not None and node not in self._exits:
                 self._exits[node] = code
-                self._ends[node] = time.time()
                 self._board.rows[node].state = f"ended ({code})"
 
     def _unexpected_end(self) -> str:

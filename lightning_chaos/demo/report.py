@@ -36,8 +36,6 @@ class Facts:
     """Every node that was started."""
     newcomer: str
     deeds: Sequence[Deed]
-    ends: dict[str, float]
-    """When each node's process was gone, seconds since 1970."""
     exits: Mapping[str, int]
     """Exit codes of the processes that ended by themselves or by a signal."""
     problem: str
@@ -113,7 +111,7 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
         rounds=len(rounds),
         round_s=median_round_s(events),
         members=finishing,
-        timings=timings(events, facts.deeds, facts.newcomer, facts.ends),
+        timings=timings(events, facts.deeds, facts.newcomer),
         pulls=found_pulls,
         digests=found_digests,
         epochs=epochs,

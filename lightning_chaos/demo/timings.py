@@ -41,16 +41,13 @@ def median_round_s(events: Sequence[LogEvent]) -> float:
     return statistics.median(times) if times else 0.0
 
 
-def timings(
-    events: Sequence[LogEvent], deeds: Sequence[Deed], newcomer: str, ends: dict[str, float]
-) -> list[Timing]:
+def timings(events: Sequence[LogEvent], deeds: Sequence[Deed], newcomer: str) -> list[Timing]:
     """The demo's events in the order in which they happened.
 
     Args:
         events: all logs, in order of time.
         deeds: what the driver did.
         newcomer: node that joined the run.
-        ends: when a node's process was gone, seconds since 1970.
     """
     found = [_join(events, newcomer)]
     for deed, until in zip(deeds, [*(d.t for d in deeds[1:]), math.inf], strict=False):
@@ -58,7 +55,8 @@ def timings(
         if deed.kind == "kill":
             found.append(_kill(window, deed, median_round_s(events)))
         elif deed.kind == "leave":
-            found.append(_leave(window, deed, median_round_s(events), ends.get(deed.node)))
+            left = next((e.t for e in events if e.event == "leave" and e.node == deed.node), None)
+            found.append(_leave(window, deed, median_round_s(events), left))
     return found
 
 
@@ -87,7 +85,7 @@ def _kill(window: Sequence[LogEvent], deed: Deed, round_s: float) -> Timing:
     )
 
 
-def _leave(window: Sequence[LogEvent], deed: Deed, round_s: float, gone: float | None) -> Timing:
+def _leave(window: Sequence[LogEvent], deed: Deed, round_s: float, left: float | None) -> Timing:
     """Nobody is meant to wait for a leave: by how much the rounds at the switch were longer."""
     view = _view_without(window, deed.node)
     near = [
@@ -96,8 +94,8 @@ def _leave(window: Sequence[LogEvent], deed: Deed, round_s: float, gone: float |
         if view and e.event == "round" and abs(e["round"] - view["switch"]) <= 1
     ]
     still = max(0.0, max(near) - round_s) if near else None
-    took = gone - deed.t if gone is not None else None
-    return Timing("leave", deed.node, took, "SIGTERM → gone", still)
+    took = left - deed.t if left is not None else None
+    return Timing("leave", deed.node, took, "SIGTERM → out of the run", still)
 
 
 def _is_view(event: LogEvent) -> bool:

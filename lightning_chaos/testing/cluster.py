@@ -141,6 +141,22 @@ class LocalCluster:
         for peer in self._peers_of(node):
             _signal(peer, signal.SIGKILL)
 
+    def suspend(self, node: str) -> None:
+        """Stop worker and peer as a laptop's lid would; :meth:`resume` lets them go on."""
+        for peer in self._peers_of(node):
+            _signal(peer, signal.SIGSTOP)
+        self._signal(node, signal.SIGSTOP)
+
+    def resume(self, node: str) -> None:
+        """Let a suspended node go on."""
+        self._signal(node, signal.SIGCONT)
+        for peer in self._peers_of(node):
+            _signal(peer, signal.SIGCONT)
+
+    def interrupt(self, node: str) -> None:
+        """SIGINT to the training process, as Ctrl-C: it leaves politely."""
+        self._signal(node, signal.SIGINT)
+
     def leave(self, node: str) -> None:
         """SIGTERM to the training process: it leaves politely."""
         self._signal(node, signal.SIGTERM)

@@ -1,0 +1,164 @@
+"""Clusters of real processes for tests: one fork server for all, and what each test asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import pytest
+
+from lightning_chaos.demo.checks import check_digests, check_once, digests, stable_rounds
+from lightning_chaos.monitor.runlog import LogEvent
+from lightning_chaos.peer.discovery import DiscoveryDir
+from lightning_chaos.testing.cluster import LocalCluster
+from lightning_chaos.testing.launch import ForkServer
+from lightning_chaos.visit import ask_to_stop
+
+SCRIPTS = Path(__file__).parent / "scripts"
+# Generous: a bound only says when to give up.  Everything below takes a fraction of it.
+BOUND_S = 20.0
+
+
+@pytest.fixture(scope="session")
+def fork_server(_runtime_root: Path) -> Iterator[ForkServer]:
+    """Where workers are forked from; it has imported torch and Lightning."""
+    with ForkServer() as server:
+        yield server
+
+
+class Cluster(LocalCluster):
+    """A cluster that knows what tests wait for and what every run must have kept to."""
+
+    # ---- what has happened -----------------------------------------------------------------
+
+    def told(self, event: str, node: str = "") -> list[LogEvent]:
+        """All events of that kind so far, of one node or of all."""
+        return [e for e in self.events if e.event == event and node in ("", e.node)]
+
+    @property
+    def members(self) -> list[str]:
+        """Members of the newest view that a worker has used, oldest first."""
+        views = self.told("view")
+        return list(max(views, key=lambda e: e["epoch"])["members"]) if views else []
+
+    @property
+    def round(self) -> int:
+        """The last round known to be stable."""
+        return max((int(e["round"]) for e in self.told("round")), default=-1)
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    def wait_told(self, event: str, node: str = "", *, times: int = 1) -> LogEvent:
+        """Wait for an event of that kind; returns the latest one."""
+        self.wait_for(
+            lambda _: len(self.told(event, node)) >= times, BOUND_S, f"{node} to tell {event}"
+        )
+        return self.told(event, node)[-1]
+
+    def wait_told_that(self, predicate: Callable[[LogEvent], bool], what: str) -> LogEvent:
+        """Wait for the first event for which the predicate is true."""
+        return self.wait_for(
+            lambda events: next((e for e in events if predicate(e)), None), BOUND_S, what
+        )  # type: ignore[return-value]
+
+    def wait_members(self, *nodes: str) -> None:
+        """Wait until exactly these nodes have finished a round together."""
+
+        def together(_: Sequence[LogEvent]) -> bool:
+            if set(self.members) != set(nodes):
+                return False
+            epoch = max(e["epoch"] for e in self.told("view"))
+            return any(e["epoch"] >= epoch for e in self.told("round"))
+
+        self.wait_for(together, BOUND_S, f"a round of {', '.join(nodes)}")
+
+    def wait_rounds(self, count: int) -> None:
+        """Wait until that many more rounds are stable."""
+        last = self.round + count
+        self.wait_for(lambda _: self.round >= last, BOUND_S, f"round {last}")
+
+    def peer_pids(self, node: str) -> list[int]:
+        """Process ids of the node's peers, one after another."""
+        return [int(e["peer_pid"]) for e in self.told("start", node)]
+
+    def wait_gone(self, pid: int) -> None:
+        """Wait until that process has ended."""
+        self.wait_for(lambda _: _gone(pid), BOUND_S, f"process {pid} to end")
+
+    def up(self, *nodes: str, env: Mapping[str, str] | None = None) -> None:
+        """Start these nodes one after another, so that their ages follow the names' order."""
+        for place, node in enumerate(nodes, 1):
+            self.start(node, env={"CHAOS_MIN_MEMBERS": str(len(nodes)), **(env or {})})
+            if place == 1:
+                self.wait_told("start", node)
+            else:
+                self.wait_for(
+                    lambda _, n=node: n in self.members or self.told("pull", n),  # type: ignore[misc]
+                    BOUND_S,
+                    f"{node} to join",
+                )
+        self.wait_members(*nodes)
+
+    # ---- the end ---------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask the run to end, as ``lightning-chaos stop`` does."""
+        top = Path(self.command_env()["XDG_RUNTIME_DIR"]) / "lightning-chaos"
+        asyncio.run(ask_to_stop(DiscoveryDir(self.run, top).live(), self.run, "the test is over"))
+
+    def finish(self, *nodes: str) -> None:
+        """End the run; these nodes must end well and with the same state."""
+        self.stop()
+        self.ended_well(*nodes)
+
+    def ended_well(self, *nodes: str) -> None:
+        """These nodes end by themselves, with one state and every sample counted once."""
+        for node in nodes:
+            code = self.wait_exit(node, BOUND_S)
+            assert code == 0, f"{node} ended with {code}:\n{self.tail(node, 40)}"
+        rounds, failures = stable_rounds(self.events)
+        failures += check_digests(digests(self.events), nodes)
+        failures += check_once(rounds)[1]
+        assert not failures, failures
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+class MakeCluster(Protocol):
+    """Makes a cluster that the test's end closes."""
+
+    def __call__(self, *args: str, **env: str) -> Cluster:
+        """A cluster on ``scripts/train.py`` with this command line and these variables."""
+        ...
+
+
+@pytest.fixture
+def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
+    """Clusters of forked nodes that do not linger; logs stay in the test's directory."""
+    with contextlib.ExitStack() as stack:
+        count = 0
+
+        def make(*args: str, script: Path = SCRIPTS / "train.py", **env: str) -> Cluster:
+            nonlocal count
+            count += 1
+            return stack.enter_context(
+                Cluster(
+                    script,
+                    args=args,
+                    directory=tmp_path / f"run{count}",
+                    env={"CHAOS_LINGER": "0", **env},
+                    launcher=fork_server,
+                )
+            )
+
+        yield make
+

@@ -1,0 +1,162 @@
+"""What the nodes of the fault and life tests train: small, quick, and telling what it does.
+
+Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
+``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digest of the model at the end of
+an epoch) and ``done``.  ``--pause WHERE`` makes one node stand still there until it is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_chaos.monitor.runlog import RunLog
+
+# Long enough for a test to kill this node, and late enough for all to be members.
+PAUSE_S = 30.0
+PAUSE_EPOCH = 40
+NODE = os.environ.get("CHAOS_NODE", f"pid{os.getpid()}")
+
+
+def digest_of(module: nn.Module | dict[str, torch.Tensor]) -> str:
+    """Digest of all parameters and buffers."""
+    state = module if isinstance(module, dict) else module.state_dict()
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+
+
+class Net(pl.LightningModule):
+    """A perceptron with BatchNorm and dropout, and ballast that only makes the state bigger."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
+        self.args = args
+        self.net = nn.Sequential(
+            nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2)
+        )
+        generator = torch.Generator()
+        generator.seed()
+        # Different at every node until one pulls another's: equal shards would not be pulled.
+        self.register_buffer("ballast", torch.rand(args.ballast_kb * 256, generator=generator))
+
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+        if self.global_step == self.args.fail_at and self.args.fail_node == NODE:
+            raise ValueError("a mistake in the user's code")
+        time.sleep(self.args.round_ms / 1e3)
+        x, y = batch
+        loss = F.cross_entropy(self.net(x), y)
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
+        x, y = batch
+        self.log("val_loss", F.cross_entropy(self.net(x), y), sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+
+
+class Witness(Callback):
+    """Tells the test where this node stands."""
+
+    def __init__(self, args: argparse.Namespace, log: RunLog) -> None:
+        self.args = args
+        self.story = log
+        self.trainer: Any = None
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.trainer = trainer
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.story.write("fits", pid=os.getpid())
+
+    def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
+        self.at("validating")
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self.at("last round")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.story.write("state", step=trainer.global_step, digest=digest_of(pl_module))
+
+    def at(self, place: str, **fields: Any) -> None:
+        """Tell, and stand still if this is the place and this node is rank zero."""
+        step, epoch = self.trainer.global_step, self.trainer.current_epoch
+        self.story.write(place, step=step, **fields)
+        if place == self.args.pause and NODE == self.args.pause_node and epoch >= PAUSE_EPOCH:
+            self.story.write("pauses", place=place, step=step)
+            time.sleep(PAUSE_S)
+
+
+class TellingIO(TorchCheckpointIO):
+    """Writes checkpoints and tells before and after."""
+
+    def __init__(self, witness: Witness) -> None:
+        self.witness = witness
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        self.witness.at("saving", path=str(path))
+        super().save_checkpoint(checkpoint, path, storage_options)
+        self.witness.at("saved", path=str(path))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, default=240)
+    parser.add_argument("--ballast-kb", type=int, default=0)
+    parser.add_argument("--round-ms", type=float, default=4.0)
+    parser.add_argument("--max-epochs", type=int, default=100_000)
+    parser.add_argument("--max-steps", type=int, default=-1)
+    parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--checkpoints", default="")
+    parser.add_argument("--pause", default="")
+    parser.add_argument("--pause-node", default="a")
+    parser.add_argument("--fail-at", type=int, default=-1)
+    parser.add_argument("--fail-node", default="")
+    args = parser.parse_args()
+
+    pl.seed_everything(7, verbose=False)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(args.size, 8, generator=generator)
+    data = TensorDataset(x, (x.sum(dim=1) > 0).long())
+    log = RunLog(Path(os.environ.get("CHAOS_LOG", ".")) / f"{NODE}.script.jsonl", NODE)
+    witness = Witness(args, log)
+    callbacks: list[Callback] = [witness]
+    if args.checkpoints:
+        callbacks.append(ModelCheckpoint(args.checkpoints, "{step}", save_top_k=-1))
+    trainer = pl.Trainer(
+        strategy="chaos",
+        accelerator="cpu",
+        devices=1,
+        max_epochs=args.max_epochs,
+        max_steps=args.max_steps,
+        callbacks=callbacks,
+        plugins=[TellingIO(witness)],
+        logger=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if args.validate else 0.0,
+        enable_checkpointing=bool(args.checkpoints),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    validation = DataLoader(TensorDataset(*data[:32]), batch_size=16)
+    trainer.fit(Net(args), DataLoader(data, batch_size=8, shuffle=True), validation)
+    log.write("done", step=trainer.global_step)
+    log.close()
+    print(f"{NODE} is done after {trainer.global_step} rounds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Real processes, real signals: whoever dies, the others go on and every sample counts once."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from cluster_fixtures import Cluster, MakeCluster
+from scripts.train import digest_of
+
+from lightning_chaos.monitor.runlog import LogEvent
+
+
+def test_of_two_nodes_either_goes_on_alone_and_can_be_joined_again(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b")
+    run.kill("b")
+    run.wait_members("a")
+    run.start("c")
+    run.wait_members("a", "c")
+    run.kill("a")  # the founder, the lead, rank zero
+    run.wait_members("c")
+    run.start("d")  # found although the founder is gone
+    run.wait_members("c", "d")
+    run.finish("c", "d")
+
+
+def test_three_nodes_lose_their_lead_and_then_their_youngest(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b", "c", "d")
+    run.kill("a")
+    run.wait_members("b", "c", "d")
+    run.kill("d")
+    run.wait_members("b", "c")
+    run.wait_rounds(5)
+    run.finish("b", "c")
+
+
+def test_two_of_four_are_killed_at_once(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b", "c", "d")
+    run.kill("a")
+    run.kill("b")
+    run.wait_members("c", "d")
+    run.wait_rounds(5)
+    run.finish("c", "d")
+
+
+def test_a_node_whose_worker_was_killed_is_out_and_its_peer_ends(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b", "c")
+    peer = run.peer_pids("a")[-1]
+    run.kill_worker("a")
+    run.wait_members("b", "c")
+    run.wait_gone(peer)
+    run.wait_rounds(5)
+    run.finish("b", "c")
+
+
+def test_a_worker_whose_peer_was_killed_comes_back_as_a_newcomer(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b", "c")
+    run.kill_peer("a")
+    run.wait_for(lambda _: run.members == ["b", "c", "a"], 10.0, "a to come back as the youngest")
+    run.wait_rounds(5)
+    first, second = run.told("start", "a")
+    assert first["pid"] == second["pid"]
+    assert first["uid"] != second["uid"]
+    run.finish("a", "b", "c")
+
+
+def test_a_worker_comes_back_three_times_in_a_row_and_no_more(cluster: MakeCluster) -> None:
+    # The pull takes long enough for its peer to be killed again before a round is finished.
+    run = cluster("--ballast-kb", "4000", CHAOS_LINK_RATE="16")
+    run.up("a", "b")
+    for times in range(1, 5):
+        run.wait_told("start", "b", times=times)
+        run.kill_peer("b")
+    assert run.wait_exit("b", 10.0) == 1
+    assert "NodeLost: this node fell out of the run 4 times" in run.tail("b", 40)
+    run.wait_members("a")
+    run.finish("a")
+
+
+def test_a_newcomer_that_dies_while_it_pulls_holds_nobody_up(cluster: MakeCluster) -> None:
+    run = cluster("--ballast-kb", "4000", CHAOS_LINK_RATE="16")
+    run.up("a", "b")
+    run.start("c")
+    run.wait_told("pulling", "c")
+    run.kill_worker("c")
+    run.wait_rounds(5)
+    assert run.members == ["a", "b"]
+    run.finish("a", "b")
+
+
+def test_a_pull_goes_on_when_a_donor_dies(cluster: MakeCluster) -> None:
+    run = cluster("--ballast-kb", "4000", CHAOS_LINK_RATE="16")
+    run.up("a", "b", "c")
+    run.start("d")
+    run.wait_for(lambda _: _served(run, "d").get("a", 0) > 0, 10.0, "a to serve shards")
+    run.kill("a")
+    run.wait_members("b", "c", "d")
+    pull = run.told("pull", "d")[-1]
+    sent = sum(share["bytes"] for share in pull["per_donor"])
+    assert sent <= pull["bytes"] + 4 * pull["shard_bytes"]
+    assert {share["node"] for share in pull["per_donor"] if share["bytes"]} >= {"b", "c"}
+    run.finish("b", "c", "d")
+
+
+def _served(run: Cluster, newcomer: str) -> dict[str, int]:
+    """Bytes per donor so far."""
+    told = run.told("pulling", newcomer)
+    return dict(told[-1]["per_donor"]) if told else {}
+
+
+@pytest.mark.parametrize("place", ["validating", "saving", "saved"])
+def test_rank_zero_dies_inside_validation_or_around_a_save(
+    cluster: MakeCluster, tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    run = cluster("--validate", "--checkpoints", str(folder), "--pause", place)
+    run.up("a", "b", "c")
+    stopped_at = run.wait_told_that(lambda e: _pauses(e, place), f"a to stand still {place}")
+    run.kill("a")
+    run.wait_members("b", "c")
+    # The survivors write the checkpoint of that epoch, unless the dead one had, and the next one.
+    run.wait_told_that(
+        lambda e: e.event == "saved" and e.node == "b" and e["step"] > stopped_at["step"],
+        "b to save the next checkpoint",
+    )
+    run.finish("b", "c")
+    states = {e["step"]: e["digest"] for e in run.told("state", "c")}
+    assert states == {e["step"]: e["digest"] for e in run.told("state", "b")}
+    files = {_step(path): path for path in folder.glob("*.ckpt")}
+    assert stopped_at["step"] in files
+    assert [step for step in states if step > stopped_at["step"]][0] in files
+    for step, path in files.items():
+        checkpoint = torch.load(path, weights_only=False)
+        assert checkpoint["global_step"] == step
+        assert digest_of(checkpoint["state_dict"]) == states[step]
+
+
+def _pauses(event: LogEvent, place: str) -> bool:
+    return event.event == "pauses" and event["place"] == place
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.partition("=")[2])
+
+
+def test_a_node_dies_in_the_last_round_of_an_epoch(cluster: MakeCluster) -> None:
+    run = cluster("--pause", "last round")
+    run.up("a", "b", "c")
+    run.wait_told_that(lambda e: _pauses(e, "last round"), "a to begin the last round")
+    run.kill("a")
+    run.wait_members("b", "c")
+    run.wait_told("state", "b", times=4)
+    run.finish("b", "c")
+
+
+def test_a_node_that_slept_too_long_comes_back_as_a_newcomer(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b", "c")
+    run.suspend("a")
+    run.wait_members("b", "c")
+    run.wait_rounds(5)
+    run.resume("a")
+    run.wait_members("b", "c", "a")
+    assert len({e["pid"] for e in run.told("start", "a")}) == 1
+    run.finish("a", "b", "c")
+
+
+def test_killed_nodes_leave_no_process(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b")
+    peers = run.peer_pids("a") + run.peer_pids("b")
+    run.kill_worker("b")
+    assert run.wait_exit("b", 5.0) == -signal.SIGKILL
+    run.wait_members("a")
+    run.finish("a")
+    for pid in peers:
+        run.wait_gone(pid)
