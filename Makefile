@@ -7,7 +7,7 @@ WHEEL_VENV := .make/wheel-venv
 WHEEL_TESTS ?= test_house.py test_autoload.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs build wheel-test clean
+.PHONY: help demo test lint bench bench-smoke docs build wheel-test clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -26,6 +26,12 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
+
+bench: $(VENV)/.installed ## how long joins, kills and leaves take: a table with its spread
+	$(BIN)/python benchmarks/events.py $(ARGS)
+
+bench-smoke: $(VENV)/.installed ## the same, once, to see that it still runs
+	$(BIN)/python benchmarks/events.py --repeat 1
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py

@@ -78,12 +78,14 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--batch-size", type=int, default=32, help="samples per node and round")
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--checkpoint-epochs", type=int, default=2, help="0: no checkpoints")
     parser.add_argument("--padding-mb", type=int, default=0, help="MiB of frozen ballast")
     parser.add_argument("--out-dir", default="out")
     args = parser.parse_args()
 
     pl.seed_everything(7)
     train, test = digits()
+    checkpoints = args.checkpoint_epochs > 0
     trainer = pl.Trainer(
         strategy="chaos",
         accelerator="cpu",
@@ -92,7 +94,8 @@ def main() -> None:
         max_steps=args.max_steps,
         default_root_dir=args.out_dir,
         logger=CSVLogger(args.out_dir, name="digits", flush_logs_every_n_steps=10),
-        callbacks=[ModelCheckpoint(every_n_epochs=2)],
+        callbacks=[ModelCheckpoint(every_n_epochs=args.checkpoint_epochs)] if checkpoints else [],
+        enable_checkpointing=checkpoints,
         log_every_n_steps=10,
         enable_progress_bar=False,
         enable_model_summary=False,
