@@ -365,3 +365,18 @@ def test_the_board_tells_the_story_and_can_be_drawn_after_every_event(tmp_path: 
     assert "n4 stood still" not in text
     assert "n1 stood still 0.01 s to serve n4" in text
     assert "from n1" in (tmp_path / "out").read_text()
+
+
+def test_a_state_of_few_shards_is_not_held_to_equal_shares() -> None:
+    def one_shard(event: LogEvent) -> LogEvent:
+        if event.event != "pull":
+            return event
+        donors = [{**d, "bytes": 0} for d in event["per_donor"]]
+        donors[0]["bytes"] = event["bytes"]
+        return msgspec.structs.replace(
+            event, fields={**event.fields, "shards": 1, "per_donor": donors}
+        )
+
+    report = make_report([one_shard(e) for e in faithful()], FACTS)
+    assert not report.failures
+    assert any("too small to share" in note for note in report.notes)

@@ -56,7 +56,7 @@ class EpochFacts:
 
 def digests(events: Iterable[LogEvent]) -> dict[str, str]:
     """Digest of the shared state with which each node finished."""
-    return {e.node: str(e["digest"]) for e in events if e.event == "final"}
+    return {e.node: str(e["digest"]) for e in events if e.event == "final" and e.get("digest")}
 
 
 def check_digests(found: Mapping[str, str], finishing: Sequence[str]) -> list[str]:
@@ -105,11 +105,19 @@ def _pull_facts(events: Sequence[LogEvent], pull: LogEvent) -> PullFacts:
     )
 
 
+def too_few_shards(found: Sequence[PullFacts], newcomer: str) -> bool:
+    """The newcomer's pull had so few shards that not every donor could get its part."""
+    mine = [p for p in found if p.node == newcomer]
+    return bool(mine) and mine[-1].shards < len(mine[-1].donors) / MIN_DONOR_SHARE
+
+
 def check_donors(found: Sequence[PullFacts], newcomer: str) -> list[str]:
-    """Every member served its part of the newcomer's pull."""
+    """Every member served its part of the newcomer's pull, if there was enough to pull."""
     mine = [p for p in found if p.node == newcomer]
     if not mine:
         return [f"{newcomer} never pulled the state"]
+    if too_few_shards(found, newcomer):
+        return []
     return [
         f"{donor.node} served {donor.share:.0%} of the bytes that {newcomer} pulled, "
         f"less than {MIN_DONOR_SHARE:.0%}"

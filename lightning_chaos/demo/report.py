@@ -23,6 +23,7 @@ from lightning_chaos.demo.checks import (
     digests,
     pulls,
     stable_rounds,
+    too_few_shards,
 )
 from lightning_chaos.demo.timings import Deed, Timing, median_round_s, timings
 from lightning_chaos.monitor.runlog import LogEvent
@@ -102,6 +103,8 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
             if deed.kind == "leave":
                 failures += check_left(events, deed.node)
     notes = [] if found_accuracies else ["test accuracy is not checked: no metric named *acc*"]
+    if too_few_shards(found_pulls, facts.newcomer):
+        notes.append("the donors' shares are not checked: the state is too small to share it out")
     if not any(d.kind == "leave" for d in facts.deeds):
         notes.append("no polite leave was shown: too few members were left")
     return Report(
