@@ -31,9 +31,16 @@ NAMESPACES = {
 """Modules that hold a registry, and the namespace whose base classes its Trainer expects."""
 
 
+threads_at_first = 0
+"""Torch's own choice of threads, before the user's script could make another; 0 if unknown."""
+
+
 def autoload() -> None:
     """Register ``"chaos"`` in the registries there are and in those that come; never raises."""
+    global threads_at_first
     try:
+        if "torch" in sys.modules and not threads_at_first:
+            threads_at_first = sys.modules["torch"].get_num_threads()
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
         for name in NAMESPACES:

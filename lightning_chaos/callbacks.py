@@ -22,6 +22,7 @@ from lightning_chaos.worker.turns import Apart
 
 if TYPE_CHECKING:
     from lightning_chaos.protocol.values import View
+    from lightning_chaos.skin.samples import Samples
     from lightning_chaos.strategy import ChaosHooks
 
 log = logging.getLogger(__name__)
@@ -93,16 +94,22 @@ class SelfHealingHooks:
     def __init__(self, restarts: int = 3) -> None:
         super().__init__()
         self._restarts = Restarts(restarts)
+        self.samples: Samples | None = None
+        """Of the fit that runs; a checkpoint says which samples of its epoch are used up."""
+        self.resumed: dict[str, Any] = {}
+        """What a checkpoint said, until the fit has begun."""
 
     def on_view(self, trainer: Any, view: View) -> None:
         """A view is in force: tell every callback and the module that want to know.
 
         They implement ``on_chaos_view(trainer, module, view)`` (module: without itself).
         """
+        module = trainer.lightning_module
         for callback in trainer.callbacks:
-            hook = getattr(callback, "on_chaos_view", None)
-            if hook is not None:
-                hook(trainer, trainer.lightning_module, view)
+            if hasattr(callback, "on_chaos_view"):
+                callback.on_chaos_view(trainer, module, view)
+        if hasattr(module, "on_chaos_view"):
+            module.on_chaos_view(trainer, view)
 
     def come_in(self, strategy: ChaosHooks, pull: ShardPullHooks, turn: Apart) -> None:
         """Join for the first time, or come back after this node fell out of the run.
@@ -117,7 +124,7 @@ class SelfHealingHooks:
             log.warning("out of the run: %s; coming back as a newcomer", node.apart)
             self._restarts.use(turn)
             standing = node.open_again()
-            node.ask_seat(strategy.fingerprint())
+            node.ask_seat(strategy.fingerprint)
             if not standing.newcomer:
                 return  # nobody else is left: it goes on from its own state
         try:
@@ -125,6 +132,15 @@ class SelfHealingHooks:
         except JoinError:
             if not node.apart:
                 raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ledger: an epoch resumed in its middle goes on where it was."""
+        return {} if self.samples is None else {"ledger": self.samples.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep what a checkpoint says (a newcomer has its ledger from the members)."""
+        if self.samples is None:
+            self.resumed = state.get("ledger", {})
 
     def round_finished(self) -> None:
         """This node is well."""

@@ -26,11 +26,11 @@ from typing_extensions import override
 from lightning_chaos.callbacks import SelfHealing, SelfHealingHooks, ShardPull, ShardPullHooks
 from lightning_chaos.collective.reducer import Reducer
 from lightning_chaos.data.loader import elastic_loader, inspect_loader
-from lightning_chaos.errors import ConfigError, DataError
+from lightning_chaos.errors import ConfigError, DataError, StateError
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import View
-from lightning_chaos.replication.image import StateImage
+from lightning_chaos.replication.image import StateImage, check_sendable
 from lightning_chaos.replication.tree import pack, unpack
 from lightning_chaos.skin import handover, promotion
 from lightning_chaos.skin.fingerprint import settings_of
@@ -123,6 +123,8 @@ class ChaosHooks:
             join_at_round=join_at_round,
             buffers=buffers,
         )
+        self.fingerprint: Fingerprint = ()
+        """What members must have alike, as it was when training began."""
         self._dialler = dialler
         self._node: Node | None = None
         self._rank, self._world = 0, 1
@@ -136,6 +138,7 @@ class ChaosHooks:
         self._blocked = False
         self._reduced = False
         self._loss_sum = 0.0
+        self._mean_loss: float | None = None
         self._begun_at = 0.0
         self._wait_s = 0.0
         self._figures: dict[str, float] = {}
@@ -265,28 +268,49 @@ class ChaosHooks:
         if self._node is None or not trainer.training:
             return dataloader
         facts = inspect_loader(dataloader)
+        if self._samples is not None and facts != self._samples.facts:
+            raise DataError(
+                f"the training loader was reloaded with {facts} after {self._samples.facts}: what "
+                "is trained on cannot change during a run"
+            )
         assert isinstance(dataloader, DataLoader)
-        loaders = trainer.fit_loop._combined_loader
-        if loaders is not None and len(loaders.flattened) > 1:
-            raise DataError("Several training loaders at once cannot be shared; pass one.")
         if self._samples is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED") or random.SystemRandom().getrandbits(32))
-            self._samples = Samples(trainer, facts, seed, self._begin_round, self._world)
+            self._samples = Samples(
+                trainer, facts, seed, self._begin_round, self.settings.min_members
+            )
+            assert self._healing is not None
+            self._samples.resume(self._healing.resumed)
+            self._healing.samples, self._healing.resumed = self._samples, {}
         return elastic_loader(dataloader, self._samples)
 
     def on_train_start(self) -> None:
         """Training is ready: newcomers ask for their seat from now on."""
         super().on_train_start()  # type: ignore[misc]
+        trainer = self._trainer
         if self._samples is None:
             raise DataError("there is no training loader that could be shared")
+        if len(trainer.fit_loop._combined_loader.flattened) > 1:
+            raise DataError("Several training loaders at once cannot be shared; pass one.")
+        if trainer._val_check_time_interval is not None:
+            raise ConfigError(
+                "val_check_interval is a time: each member would look at its own clock. Give a "
+                "number of batches or a part of the epoch"
+            )
         self._reducer = Reducer(self.lightning_module, buffers=self.settings.buffers)  # type: ignore[attr-defined]
+        self._set_up_validation()
+        check_sendable(*self._state())
+        self.fingerprint = settings_of(trainer, self._samples.facts, self._reducer.fingerprint)
         self._signals = PoliteSignals(self.node.ask_to_leave)
-        self.node.ask_seat(self.fingerprint(), self.settings.join_at_round)
+        self.node.ask_seat(self.fingerprint, self.settings.join_at_round)
 
-    def fingerprint(self) -> Fingerprint:
-        """What members must have alike, in the order in which it is compared."""
-        assert self._reducer is not None and self._samples is not None
-        return settings_of(self._trainer, self._samples.facts, self._reducer.fingerprint)
+    def _set_up_validation(self) -> None:
+        """Now, on this node's own: in the first validation a newcomer would have to do it alone."""
+        trainer = self._trainer
+        if trainer.enable_validation:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            trainer.training = True
 
     # ---- rounds ----------------------------------------------------------------------------
 
@@ -304,7 +328,7 @@ class ChaosHooks:
                     self._reduced, self._loss_sum = False, 0.0
                     return len(sharers), sharers.index(self.node.uid)
                 case Hold(view=view):
-                    self.node.hold(view, self.image())
+                    self.node.hold(view, self._image_or_reason())
                 case Gone():
                     self.node.part()
                     assert self._signals is not None
@@ -352,12 +376,23 @@ class ChaosHooks:
 
     def image(self) -> StateImage:
         """This member's state between two rounds."""
+        shared, local = self._state()
+        node = self.node
+        return StateImage.of(shared, local, round=node.round + 1, operation=node.last_operation)
+
+    def _image_or_reason(self) -> StateImage | str:
+        try:
+            return self.image()
+        except StateError as error:  # no reason to end the run: only nobody can join it
+            log.error("cannot take anybody in: %s", error)
+            return str(error)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         assert self._samples is not None and self._reducer is not None
         shared, local = handover.take(self._trainer)
         shared["samples"] = self._samples.state_dict()
         shared["reducer"] = self._reducer.state_dict()
-        node = self.node
-        return StateImage.of(shared, local, round=node.round + 1, operation=node.last_operation)
+        return shared, local
 
     def take_over(self, shared: Any, local: Any) -> None:
         """Make this node's training what the members' is."""
@@ -381,11 +416,32 @@ class ChaosHooks:
         """Backward of a loss scaled so that the round is the mean over its samples."""
         if self._samples is not None and self._node is not None and self._node.round >= 0:
             scale = self._samples.loss_scale()
-            if scale != 1.0:
+            if scale == 0.0:  # of stand-ins, which must not even touch a parameter
+                closure_loss = torch.zeros_like(closure_loss, requires_grad=True)
+            elif scale != 1.0:
                 closure_loss = closure_loss * scale
             self._loss_sum += float(closure_loss.detach())
         loss: Tensor = super().backward(closure_loss, *args, **kwargs)  # type: ignore[misc]
         return loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """A step without gradients (None, or no ``manual_backward``) takes part in its round.
+
+        Lightning refuses None where there are several processes, so its loss becomes one that
+        reaches no parameter.  In manual optimization the module itself leaves out the optimizer's
+        step, so all members must: the label sees to that.
+        """
+        output = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if self._samples is None or self._node is None:
+            return output
+        if not self.lightning_module.automatic_optimization:  # type: ignore[attr-defined]
+            if not self._reduced:
+                self._samples.silence()
+                self._reduce_round("a manual training_step without gradients")
+        elif output is None:
+            self._samples.silence()
+            return torch.zeros((), device=self.root_device, requires_grad=True)
+        return output
 
     def post_backward(self, closure_loss: Tensor) -> None:
         """Gradients are complete: reduce them, before they are unscaled or clipped."""
@@ -394,35 +450,31 @@ class ChaosHooks:
             self._reduce_round()
 
     def optimizer_step(self, optimizer: Any, closure: Any, *args: Any, **kwargs: Any) -> Any:
-        """A step whose ``training_step`` returned None still takes part in its round."""
+        """An optimizer that looks at the loss (LBFGS) sees the mean, the same at all members."""
 
-        def whole_closure() -> Any:
-            self._reduced = False
-            result = closure()
-            if not self._reduced and self._reducer is not None and self._in_automatic_fit:
-                assert self._samples is not None
-                self._samples.skip()
-                self._reduce_round()
-            return result
+        def closure_of_all() -> Any:
+            self._mean_loss = None
+            return self._mean_of(closure())
 
-        return super().optimizer_step(optimizer, whole_closure, *args, **kwargs)  # type: ignore[misc]
+        return super().optimizer_step(optimizer, closure_of_all, *args, **kwargs)  # type: ignore[misc]
 
-    @property
-    def _in_automatic_fit(self) -> bool:
-        return self._node is not None and bool(self.lightning_module.automatic_optimization)  # type: ignore[attr-defined]
+    def _mean_of(self, loss: Any) -> Any:
+        mean = self._mean_loss
+        return loss if loss is None or mean is None else loss.new_tensor(mean)
 
-    def _reduce_round(self) -> None:
+    def _reduce_round(self, label: str = "gradients") -> None:
         """One gradient operation; its result replaces every member's own gradients."""
         assert self._reducer is not None and self._samples is not None
         reducer, samples, node = self._reducer, self._samples, self.node
         self._reduced = True
-        weight = float(samples.weight)
-        given = reducer.contribution(weight)
-        loss = self._loss_sum if weight else None
+        weight, share = float(samples.weight), float(samples.share)
+        given = reducer.contribution(weight, divided_by=share)
+        loss = self._loss_sum * share / weight if weight else None
+        self._loss_sum = 0.0
         header = RoundHeader(
             samples.slice, given.used, given.buffers, given.values, bool(node.stop_asked), loss
         )
-        outcome = self._operate("gradients", encode_header(header), given, weight)
+        outcome = self._operate(label, encode_header(header), given, weight)
         if outcome is None:
             for parameter in self.lightning_module.parameters():  # type: ignore[attr-defined]
                 parameter.grad = None
@@ -479,6 +531,9 @@ class ChaosHooks:
         parts = zip(outcome.weights, headers, strict=True)
         losses = [(w, h.loss) for w, h in parts if h.loss is not None]
         counted = sum(w for w, _ in losses)
+        self._mean_loss = sum(w * loss for w, loss in losses) / counted if counted else None
+        if not any(header.slices for header in headers):
+            return  # a further reduction of the same round: of manual optimization, or LBFGS
         facts, ledger = self._samples.facts, self._samples.ledger
         self.node.record(
             outcome.op,
@@ -492,7 +547,7 @@ class ChaosHooks:
             seed=ledger.seed,
             shuffle=facts.shuffle,
             drop_last=facts.drop_last,
-            loss=sum(w * loss for w, loss in losses) / counted if counted else None,
+            loss=self._mean_loss,
             round_s=round_s,
             wait_s=self._wait_s,
         )
@@ -531,8 +586,12 @@ class ChaosHooks:
         return torch.stack([part.to(tensor.device) for part in parts])
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """The object of the member at that place by age."""
-        return self._gather("broadcast", obj)[src]
+        """The object of the member at that place by age, the youngest's if there are not so many.
+
+        Members may have gone since the place was chosen.
+        """
+        parts = self._gather("broadcast", obj)
+        return parts[min(src, len(parts) - 1)]
 
     def barrier(self, name: str | None = None) -> None:
         """Wait until every member is here."""
@@ -567,8 +626,13 @@ class ChaosHooks:
             self.barrier("end of fit")
         if self._node.in_step:
             assert self._samples is not None
-            digest = self.image().digest
-            self._node.finish(final={"round": self._node.round, "digest": digest})
+            final: dict[str, Any] = {"round": self._node.round}
+            if self.settings.log_dir:  # reads the whole state once
+                try:
+                    final["digest"] = self.image().digest
+                except StateError as error:
+                    log.error("the final state has no digest: %s", error)
+            self._node.finish(final)
         self._view = None
 
     def on_exception(self, exception: BaseException) -> None:
@@ -606,6 +670,8 @@ class ChaosHooks:
             self._story.close()
             self._story = None
         self._samples = self._view = None
+        if self._healing is not None:
+            self._healing.samples = None
         if self._rank != 0 or self._world != 1:
             # A test after the fit is this node's own; its loggers stay quiet unless it was zero.
             self._world = 1

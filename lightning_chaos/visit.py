@@ -67,11 +67,12 @@ class Visit:
         return Sight(self._host, view, status)
 
     async def say(self, message: Message) -> None:
-        """Send, and stay until the node shows that it still reads and writes."""
+        """Send, and stay until the node has read it and hangs up."""
         self._channel.send(encode(message))
-        await self._channel.drain()
-        # Closing with its heartbeat unread could reset the connection under our own message.
-        await self._next()
+        # Closing with something of the node's unread could take our own message back.
+        self._channel.end()
+        while await self._channel.receive() is not None:
+            pass
 
     async def _next(self) -> AnyMessage:
         return await _receive(self._channel, self._address)

@@ -1,12 +1,13 @@
-"""Clusters of real processes for tests: one fork server for all, and what each test asks of them."""
+"""Clusters of real processes: one fork server for all, and what tests ask of them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import psutil
 import pytest
@@ -14,13 +15,15 @@ import pytest
 from lightning_chaos.demo.checks import check_digests, check_once, digests, stable_rounds
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.peer.discovery import DiscoveryDir
-from lightning_chaos.testing.cluster import LocalCluster
-from lightning_chaos.testing.launch import ForkServer
+from lightning_chaos.testing.cluster import POLL_S, LocalCluster
+from lightning_chaos.testing.launch import ForkServer, Running
 from lightning_chaos.visit import ask_to_stop
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # Generous: a bound only says when to give up.  Everything below takes a fraction of it.
 BOUND_S = 20.0
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +90,7 @@ class Cluster(LocalCluster):
 
     def wait_gone(self, pid: int) -> None:
         """Wait until that process has ended."""
-        self.wait_for(lambda _: _gone(pid), BOUND_S, f"process {pid} to end")
+        _await(lambda: _gone(pid) or None, BOUND_S, f"process {pid} to end")
 
     def up(self, *nodes: str, env: Mapping[str, str] | None = None) -> None:
         """Start these nodes one after another, so that their ages follow the names' order."""
@@ -111,9 +114,11 @@ class Cluster(LocalCluster):
         asyncio.run(ask_to_stop(DiscoveryDir(self.run, top).live(), self.run, "the test is over"))
 
     def finish(self, *nodes: str) -> None:
-        """End the run; these nodes must end well and with the same state."""
+        """End the run: these nodes end well, with the same state, and leave no process."""
         self.stop()
         self.ended_well(*nodes)
+        for node in nodes:
+            assert not psutil.pid_exists(self.peer_pids(node)[-1])
 
     def ended_well(self, *nodes: str) -> None:
         """These nodes end by themselves, with one state and every sample counted once."""
@@ -141,6 +146,29 @@ class MakeCluster(Protocol):
         ...
 
 
+def code_of(process: Running, timeout_s: float = BOUND_S) -> int:
+    """Exit code of a process once it has ended."""
+    return _await(process.poll, timeout_s, f"process {process.pid} to end")
+
+
+def await_text(output: Path, text: str) -> None:
+    """Wait until a process has printed that."""
+
+    def printed() -> bool | None:
+        return (output.exists() and text in output.read_text(errors="replace")) or None
+
+    _await(printed, BOUND_S, f"{output.name} to say {text!r}")
+
+
+def _await(look: Callable[[], T | None], timeout_s: float, what: str) -> T:
+    deadline = time.monotonic() + timeout_s
+    while (found := look()) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s in vain for {what}")
+        time.sleep(POLL_S)
+    return found
+
+
 @pytest.fixture
 def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
     """Clusters of forked nodes that do not linger; logs stay in the test's directory."""
@@ -161,4 +189,3 @@ def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
             )
 
         yield make
-

@@ -120,12 +120,14 @@ class Reducer:
         return (*parameters, *tables, *options)
 
     @torch.no_grad()
-    def contribution(self, weight: float) -> Contribution:
+    def contribution(self, weight: float, divided_by: float | None = None) -> Contribution:
         """Gradients of the passes since the last call, and the active buffers.
 
         Args:
-            weight: Samples (or tokens) behind the gradients, which are means over them; 0 if all
-                micro-batches were idle: then nothing counts, not even a NaN.
+            weight: Samples (or tokens) behind the gradients; 0 if all micro-batches were idle:
+                then nothing counts, not even a NaN.
+            divided_by: The gradients are sums over those samples divided by this, more than
+                ``weight`` where some of the samples gave none; None if they are means.
 
         Raises:
             ConfigError: A gradient is sparse, a parameter was unfrozen or added after the reducer
@@ -138,7 +140,7 @@ class Reducer:
         vector = self._next_vector()
         for i, parameter in enumerate(self._parameters):
             grad = parameter.tensor.grad if i in used else None
-            scale_into(parameter.view(vector), grad, weight)
+            scale_into(parameter.view(vector), grad, weight if divided_by is None else divided_by)
         active = self._buffers.active
         return Contribution(
             vector=vector,

@@ -74,6 +74,7 @@ class Donor:
         self._patience_s = patience_s
         self._offer: _Offer | None = None
         self._past_epoch = 0
+        self._declined = (-1, "")
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -83,6 +84,12 @@ class Donor:
         self._end_offer()
         self._offer = _Offer(image, epoch)
         self._past_epoch = max(self._past_epoch, epoch - 1)
+        self._changed.set()
+
+    def decline(self, reason: str, epoch: int) -> None:
+        """There is nothing to serve to learners of this epoch's view."""
+        self._end_offer()
+        self._past_epoch, self._declined = max(self._past_epoch, epoch), (epoch, reason)
         self._changed.set()
 
     def withdraw(self) -> None:
@@ -170,7 +177,8 @@ class Donor:
                     await _wait_briefly(self._changed)
         except TimeoutError:
             return f"no state of epoch {ask.epoch} to serve within {self._patience_s:g} s"
-        return f"the state of epoch {ask.epoch} is served no more"
+        epoch, reason = self._declined
+        return reason if ask.epoch == epoch else f"the state of epoch {ask.epoch} is served no more"
 
     async def _answer(
         self, message: AnyPull | Arrived, offer: _Offer, service: _Service, pacer: Pacer

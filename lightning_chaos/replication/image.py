@@ -171,6 +171,16 @@ class StateImage:
         return views
 
 
+def check_sendable(shared: object, local: object) -> None:
+    """Find out early whether a state could be served, without reading its tensors.
+
+    Raises:
+        StateError: a value of a type that cannot travel; the message names its path.
+    """
+    Layout(shared)
+    pack(local, "local")
+
+
 def assemble(manifest: Manifest, buffer: bytearray | memoryview) -> Any:
     """The shared tree in a pulled buffer; tensors are copies, the buffer may go.
 

@@ -2,9 +2,9 @@
 
 The *shared* part is what a faithful resume needs and what members hold in common: parameters,
 buffers, optimizers, schedulers, precision, loop counters, ledger.  The *local* part is one
-member's own: callbacks' states and where its loggers write; a newcomer starts with a copy of
-the oldest member's.  Both are taken between two rounds, where every progress counter that is
-ready is also completed.
+member's own: callbacks' states, the metrics they look at, and where its loggers write; a newcomer
+starts with a copy of the oldest member's.  Both are taken between two rounds, where every
+progress counter that is ready is also completed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ def take(trainer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         for key, value in dump.items()
         if key not in _NOT_SENT and not key.startswith(_NOT_SENT_PREFIX)
     }
-    shared = {"checkpoint": checkpoint, "unsaved_buffers": _unsaved_buffers(trainer)}
-    return shared, {"callbacks": callbacks, "loggers": _logger_versions(trainer)}
+    shared = {
+        "checkpoint": checkpoint,
+        "unsaved_buffers": _unsaved_buffers(trainer),
+        "pace": _pace(trainer),
+    }
+    local = {
+        "callbacks": callbacks,
+        # not trainer.callback_metrics, which may want to exchange values with the other members
+        "metrics": dict(trainer._logger_connector._callback_metrics),
+        "loggers": _logger_versions(trainer),
+        "checkpoints": [_saved(callback) for callback in trainer.checkpoint_callbacks],
+    }
+    return shared, local
 
 
 def give(trainer: Any, shared: dict[str, Any], local: dict[str, Any]) -> None:
@@ -54,10 +65,48 @@ def give(trainer: Any, shared: dict[str, Any], local: dict[str, Any]) -> None:
     finally:
         connector._loaded_checkpoint = {}
     _restore_progress(trainer.fit_loop, checkpoint["loops"]["fit_loop"])
+    _keep_pace(trainer, shared["pace"])
+    trainer._logger_connector._callback_metrics.update(local["metrics"])
+    for callback, saved in zip(trainer.checkpoint_callbacks, local["checkpoints"], strict=False):
+        vars(callback).update(saved)
     buffers = dict(trainer.lightning_module.named_buffers())
     with torch.no_grad():
         for name, value in shared["unsaved_buffers"].items():
             buffers[name].copy_(value)
+
+
+def _pace(trainer: Any) -> dict[str, Any]:
+    """What decides which hooks run when, and is in no checkpoint."""
+    fit = trainer.fit_loop
+    return {
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,  # a scheduler may change it
+        "should_stop": trainer.should_stop,
+        "reloaded": [_reloaded(fit), _reloaded(fit.epoch_loop.val_loop)],
+    }
+
+
+def _saved(callback: Any) -> dict[str, Any]:
+    """What keeps a ModelCheckpoint from saving the same step twice, and is not in its state."""
+    names = (
+        "_last_global_step_saved",
+        "_last_checkpoint_saved",
+        "_defer_save_until_validation",
+    )
+    return {name: vars(callback)[name] for name in names if name in vars(callback)}
+
+
+def _reloaded(loop: Any) -> float:
+    """Epoch in which the loop last asked for its loaders."""
+    names = ("_last_train_dl_reload_epoch", "_last_val_dl_reload_epoch")
+    return float(next(getattr(loop, name) for name in names if hasattr(loop, name)))
+
+
+def _keep_pace(trainer: Any, pace: dict[str, Any]) -> None:
+    trainer.accumulate_grad_batches = pace["accumulate_grad_batches"]
+    trainer.should_stop = pace["should_stop"]
+    train, validation = pace["reloaded"]
+    trainer.fit_loop._last_train_dl_reload_epoch = train
+    trainer.fit_loop.epoch_loop.val_loop._last_val_dl_reload_epoch = validation
 
 
 def _unsaved_buffers(trainer: Any) -> dict[str, torch.Tensor]:
@@ -90,9 +139,9 @@ def _logger_versions(trainer: Any) -> list[Any]:
 def _adopt_paths(trainer: Any, local: dict[str, Any]) -> None:
     """Loggers and checkpoints go on where the run writes, not in a version of their own."""
     before = trainer.log_dir
-    for logger, version in zip(trainer.loggers, local["loggers"], strict=False):
-        if version is not None and getattr(logger, "_version", None) is not None:
-            logger._version = version
+    for logger, theirs in zip(trainer.loggers, local["loggers"], strict=False):
+        if theirs is not None and getattr(logger, "_version", None) is not None:
+            logger._version = theirs
     after = trainer.log_dir
     for callback in trainer.checkpoint_callbacks:
         path = getattr(callback, "dirpath", None)

@@ -7,6 +7,7 @@ changes, where a donor holds still, and where a newcomer takes over the state.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from lightning_chaos.data.ledger import (
     share_out,
 )
 from lightning_chaos.data.loader import LoaderFacts, permutation
+
+log = logging.getLogger(__name__)
 
 
 class Samples:
@@ -56,8 +59,9 @@ class Samples:
         self._pending_ledger = self.ledger
         self.slice: Slice = ()
         """This member's samples of the round, until they are committed."""
-        self.weight = 0
+        self.share = 0
         """How many samples that is."""
+        self._silent: set[MicroBatch] = set()
 
     # ---- batches ---------------------------------------------------------------------------
 
@@ -76,16 +80,21 @@ class Samples:
         whole = Ledger(seed=0, epoch=0, size=self.facts.size)
         return self._batches_left(whole, self._members)
 
+    @property
+    def weight(self) -> int:
+        """Samples behind this member's gradients of the round."""
+        return self.share - sum(micro.weight for micro in self._silent)
+
     def loss_scale(self) -> float:
         """Factor that makes accumulated gradients the mean over the samples of the round.
 
         Lightning divides each micro-batch's loss by their planned number; where their sizes
         differ, and where one is idle, that is not the mean.
         """
-        if self._micro is None or self.weight == 0:
+        if self._micro is None or self.share == 0:
             return 1.0
         planned = self._trainer.accumulate_grad_batches
-        return float(self._micro.weight * planned / self.weight)
+        return float(self._micro.weight * planned / self.share)
 
     def _open(self) -> bool:
         """Begin a round; False if nothing is left of the epoch."""
@@ -102,7 +111,8 @@ class Samples:
         if not any(slices):
             return False
         self.slice = slices[rank]
-        self.weight = samples_in(self.slice)
+        self.share = samples_in(self.slice)
+        self._silent.clear()
         self._pending_ledger = commit(self.ledger, slices)
         # Always the planned number, idle ones at the end of an epoch: Lightning steps at its
         # multiples.
@@ -121,14 +131,16 @@ class Samples:
         if missed and not self._queue:
             self._foresee(0, self.ledger)
 
-    def skip(self) -> None:
-        """The module computed no gradients: its samples count as used, with no weight."""
-        self.weight = 0
+    def silence(self) -> None:
+        """The module computes no gradients for this micro-batch: used up, but with no weight."""
+        if self._micro is not None:
+            self._silent.add(self._micro)
 
     def drop(self) -> None:
         """Nothing of the round counts here: this node is out of the run for now."""
         self._queue.clear()
-        self.slice, self.weight = (), 0
+        self._silent.clear()
+        self.slice, self.share = (), 0
 
     def state_dict(self) -> dict[str, Any]:
         """What members share."""
@@ -140,6 +152,19 @@ class Samples:
         self.drop()
         self.ledger = msgspec.convert(state, Ledger)
         self._pending_ledger = self.ledger
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint was made, if it was made with this dataset."""
+        if not state:
+            return
+        if state["size"] == self.facts.size:
+            self.load_state_dict(state)
+        else:
+            log.warning(
+                "the checkpoint was made with %d samples, there are %d: its epoch begins anew",
+                state["size"],
+                self.facts.size,
+            )
 
     # ---- how long the epoch is -------------------------------------------------------------
 

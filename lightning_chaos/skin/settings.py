@@ -5,6 +5,7 @@ An argument that is given always wins; the environment fills in what is left out
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -126,6 +127,8 @@ class _Environment:
                 raise ConfigError(f"{source} is not a number") from None
         if value is None:
             return default
+        if not math.isfinite(value):
+            raise ConfigError(f"{source} must be finite")
         if isinstance(default, int) and value != int(value):
             raise ConfigError(f"{source} must be a whole number")
         if not least <= value <= most:

@@ -11,10 +11,11 @@ import os
 
 import torch
 
+from lightning_chaos import _autoload
 from lightning_chaos.protocol.values import Member, View
 
 log = logging.getLogger(__name__)
-_DEFAULT = torch.get_num_threads()
+_DEFAULT = _autoload.threads_at_first or torch.get_num_threads()
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -92,6 +92,16 @@ class Channel:
         """True once closed by this side or found broken."""
         return self._writer.is_closing()
 
+    def end(self) -> None:
+        """Send what is queued and say that no more comes; the other side is still heard.
+
+        TLS connections cannot be half closed: there it closes.
+        """
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        else:
+            self._writer.close()
+
     def close(self) -> None:
         """Send what is queued and close."""
         self._writer.close()

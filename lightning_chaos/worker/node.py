@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import NodeLost
+from lightning_chaos.errors import JoinError, NodeLost, StateError
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
@@ -211,17 +211,26 @@ class Node:
         self._round, self._k, self._in_step = self._round + 1, 0, True
         return self._round
 
-    def hold(self, view: View, image: StateImage) -> None:
-        """Serve the state to the learners of this view until none is left."""
+    def hold(self, view: View, image: StateImage | str) -> None:
+        """Serve the state to the learners of this view until none is left.
+
+        Args:
+            view: with learners.
+            image: the state, or why there is none.
+        """
         self._call(self._hold(view, image))
 
-    async def _hold(self, view: View, image: StateImage) -> None:
+    async def _hold(self, view: View, image: StateImage | str) -> None:
         begun = self._loop.time()
-        self._station.donor.offer(image, self._station.hold_epoch)
+        donor, epoch = self._station.donor, self._station.hold_epoch
+        if isinstance(image, str):
+            donor.decline(image, epoch)
+        else:
+            donor.offer(image, epoch)
         try:
             await self._station.hold(view)
         finally:
-            self._station.donor.withdraw()
+            donor.withdraw()
             self.log(
                 "hold",
                 round=self._round + 1,
@@ -280,7 +289,6 @@ class Node:
 
         Raises:
             JoinError: the run does not take this node, or has lost it again.
-            StateError: no donor is left.
         """
         view = self._call(self._station.learn())
         pulled = self._call(self._pull(view, held(), show))
@@ -296,10 +304,11 @@ class Node:
         ]
 
         def tell(progress: Progress) -> None:
+            self._station.pulling = True
             self._station.tell_peer(Pulling(progress.bytes, progress.total))
             show(progress)
 
-        return await pull(
+        work = pull(
             sources,
             run=self._config.run,
             uid=self.uid,
@@ -312,6 +321,12 @@ class Node:
             stall_s=PULL_STALL_S,
             max_bytes=MAX_STATE_BYTES,
         )
+        try:
+            return await self._station.unless_apart(work)
+        except StateError as error:
+            # All donors let go of it: the run has gone on, so another incarnation may try.
+            self._station.fall_out(str(error))
+            raise JoinError(str(error)) from None
 
     def take_seat(self, last: OpId) -> None:
         """The state is in place: become a member.

@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -100,6 +100,10 @@ class Station:
     hold_epoch: int = 0
     """Epoch with which the present learners came: names the image they pull."""
     all_done: bool = False
+    pulling: bool = False
+    """This learner has bytes of the state."""
+    _stood: list[OpId] = field(default_factory=list)
+    """What was finished at each unplanned change since then; later operations were done again."""
     _planned: list[tuple[View, str]] = field(default_factory=list)
     _permit: int = -1
     _leaving: bool = False
@@ -140,9 +144,8 @@ class Station:
 
     async def aclose(self, reason: str) -> None:
         """Say goodbye, close every connection, end every task."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.apart = self.apart or reason  # links that break from now on are not mended
+        await self._end_tasks()
         if self._peer is not None:
             if self.all_done and self.config.linger_s > 0:
                 await self._peer.release()
@@ -152,8 +155,13 @@ class Station:
         for part in (self._donor, self._links):
             if part is not None:
                 await part.aclose()
-        self.apart = self.apart or reason
+        await self._end_tasks()
         self._tell()
+
+    async def _end_tasks(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def tell_peer(self, message: local.Local) -> None:
         """Send to the peer; dropped if it is gone."""
@@ -194,7 +202,7 @@ class Station:
             case local.Refused(reason=reason, setting=setting):
                 self._error = FingerprintError(reason) if setting else JoinError(reason)
             case local.Removed(reason=reason):
-                self._part(reason)
+                self.fall_out(reason)
             case local.RunOver(round=round_):
                 self._error = RunFinished(round_)
             case local.AllDone():
@@ -233,7 +241,7 @@ class Station:
             self._error = JoinError(f"the peer process ended: {reason}")
         elif not self.apart and not self.all_done:
             self._spawn(self._say_last_word(reason))
-        self._part(f"its peer is gone ({reason})")
+        self.fall_out(f"its peer is gone ({reason})")
 
     async def _say_last_word(self, reason: str) -> None:
         """The peer cannot: tell the others over the data links that this incarnation is over."""
@@ -241,7 +249,7 @@ class Station:
             members = [m for m in self.view.members if m != self.me]
             await self._links.say_word(members, f"its peer is gone ({reason})", 1.0)
 
-    def _part(self, reason: str) -> None:
+    def fall_out(self, reason: str) -> None:
         """This incarnation has no part in the run any more."""
         if not self.apart:
             self.apart = reason
@@ -271,6 +279,12 @@ class Station:
         self._exchange.install(view, decision)
         if self._sharers is not None:
             self._sharers.step(decision.data_from if decision else view.switch, view.uids)
+        elif view.rank(self.me.uid) is not None:
+            # The seat.  The next view may be here before training has taken notice of this one.
+            self._sharers, self.in_force = Sharers(view.switch, view.uids), view
+        elif decision is not None and self.pulling:
+            self._stood.append(decision.finished)
+            self._check_pulled()
         if decision is None:
             self._planned.append((view, reason))
         else:
@@ -349,7 +363,12 @@ class Station:
         member = view.find(uid) if view else None
         left = view is None or view.find(self.me.uid) is None
         self._tell()
-        if member is None or left or self.apart or self.all_done:
+        if left or self.apart or self.all_done:
+            return
+        if member is None:
+            if self.in_force is not None and self.in_force.find(uid) is not None:
+                # It has left as planned, but not yet: this round still needs it.
+                self.tell_peer(local.Broken(uid, reason, False))
             return
         self._redialling.add(uid)
         self._spawn(self._mend(member, reason))
@@ -477,7 +496,9 @@ class Station:
         assert self.standing is not None and view is not None and self._exchange is not None
         if self._sharers is None:
             return Apart("it has not joined yet")
-        if self._leaving and (self.apart or view.uids == (self.me.uid,)):
+        # Others that leave too may still need this node up to the switch round.
+        alone = view.uids == (self.me.uid,) and view.switch <= round_
+        if self._leaving and (self.apart or alone):
             return Gone()
         if view.rank(self.me.uid) is None:
             return Gone() if view.switch <= round_ else self._permitted(round_, view)
@@ -586,7 +607,26 @@ class Station:
         here = any(m.uid == self.me.uid for m in view.learners)
         return view if here else None
 
-    async def take_seat(self, view: View, last: OpId) -> View:
+    async def unless_apart(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do this, but give it up when this node falls out of the run.
+
+        Raises:
+            JoinError: it did.
+        """
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+        end = loop.create_task(self._until(lambda: self.apart or None))
+        try:
+            await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise JoinError(end.result())
+            return task.result()
+        finally:
+            task.cancel()
+            end.cancel()
+            await asyncio.gather(task, end, return_exceptions=True)
+
+    async def take_seat(self, view: View, last: OpId) -> None:
         """Say that the state of round ``view.switch`` is here, and wait for the seat.
 
         Args:
@@ -595,13 +635,17 @@ class Station:
         """
         assert self._exchange is not None and self._links is not None
         self._exchange.start(last)
+        self._check_pulled()
         self.begun = view.switch - 1
         await self._until(self._all_linked)
         self.tell_peer(local.Pulled(view.epoch, view.switch))
-        seated = await self._until(self._seated)
-        self._sharers = Sharers(seated.switch, seated.uids)
-        self.in_force = seated
-        return seated
+        await self._until(self._seated)
+
+    def _check_pulled(self) -> None:
+        """A donor that died may have served a result that the others then made anew."""
+        assert self._exchange is not None
+        if any(self._exchange.last > stood for stood in self._stood):
+            self.fall_out("what it pulled was done again after a donor was lost")
 
     def _all_linked(self) -> bool | None:
         if self.apart:
@@ -609,11 +653,10 @@ class Station:
         assert self.view is not None
         return True if all(uid in self._linked for uid in self.view.uids) else None
 
-    def _seated(self) -> View | None:
+    def _seated(self) -> bool | None:
         if self.apart:
             raise JoinError(self.apart)
-        view = self.view
-        return view if view is not None and view.rank(self.me.uid) is not None else None
+        return True if self._sharers is not None else None
 
     def leave(self) -> None:
         """Ask to be planned out."""
@@ -622,7 +665,9 @@ class Station:
         self._tell()
 
     async def part_from_others(self, bound_s: float) -> None:
-        """After a planned leave: wait until the others have closed their links to this node."""
+        """After a planned leave: wait until those who stay have closed their links to this node."""
+        if self.view is not None:
+            self._drop_strangers(self.view)  # they leave too, and would wait for this node's end
         try:
             async with asyncio.timeout(bound_s):
                 await self._until(lambda: True if not self._linked else None)

@@ -2,7 +2,7 @@
 
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digest of the model at the end of
-an epoch) and ``done``.  ``--pause WHERE`` makes one node stand still there until it is killed.
+an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it is killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lightning_chaos.monitor.runlog import RunLog
 
 # Long enough for a test to kill this node, and late enough for all to be members.
 PAUSE_S = 30.0
-PAUSE_EPOCH = 40
+PAUSE_EPOCH = 1
 NODE = os.environ.get("CHAOS_NODE", f"pid{os.getpid()}")
 
 
@@ -92,10 +92,10 @@ class Witness(Callback):
         self.story.write("state", step=trainer.global_step, digest=digest_of(pl_module))
 
     def at(self, place: str, **fields: Any) -> None:
-        """Tell, and stand still if this is the place and this node is rank zero."""
+        """Tell, and stand still if this is the place and the node where to."""
         step, epoch = self.trainer.global_step, self.trainer.current_epoch
         self.story.write(place, step=step, **fields)
-        if place == self.args.pause and NODE == self.args.pause_node and epoch >= PAUSE_EPOCH:
+        if f"{NODE}={place}" in self.args.pause and epoch >= PAUSE_EPOCH:
             self.story.write("pauses", place=place, step=step)
             time.sleep(PAUSE_S)
 
@@ -114,15 +114,14 @@ class TellingIO(TorchCheckpointIO):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--size", type=int, default=240)
+    parser.add_argument("--size", type=int, default=120)
     parser.add_argument("--ballast-kb", type=int, default=0)
-    parser.add_argument("--round-ms", type=float, default=4.0)
+    parser.add_argument("--round-ms", type=float, default=8.0)
     parser.add_argument("--max-epochs", type=int, default=100_000)
     parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--checkpoints", default="")
-    parser.add_argument("--pause", default="")
-    parser.add_argument("--pause-node", default="a")
+    parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
     args = parser.parse_args()
