@@ -31,7 +31,6 @@ from lightning_chaos.collective.actions import (
 )
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
-from lightning_chaos.collective.links import DataLinks, dials
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.errors import ChaosError, FingerprintError, JoinError
 from lightning_chaos.monitor.runlog import RunLog
@@ -43,6 +42,7 @@ from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.dial import Dialler
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome, Sharers, Turn
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Station:
     _error: ChaosError | None = None
     _peer: PeerClient | None = None
     _exchange: Exchange | None = None
-    _links: DataLinks | None = None
+    _mesh: Mesh | None = None
     _donor: Donor | None = None
     _sharers: Sharers | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,8 +120,6 @@ class Station:
     _pacers: dict[str, Pacer] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _frozen_at: float | None = None
-    _linked: set[Uid] = field(default_factory=set)
-    _redialling: set[Uid] = field(default_factory=set)
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -152,7 +150,7 @@ class Station:
             else:
                 self._peer.send(local.Farewell(reason))
                 await self._peer.aclose()
-        for part in (self._donor, self._links):
+        for part in (self._donor, self._mesh):
             if part is not None:
                 await part.aclose()
         await self._end_tasks()
@@ -219,9 +217,10 @@ class Station:
         self.standing, self.view = standing, standing.view
         me = standing.me.uid
         self._exchange = Exchange(me, time.monotonic)
-        self._links = DataLinks(
-            me,
+        self._mesh = Mesh(
+            standing.me,
             self.config.run,
+            self.config.timeout_s,
             self,
             dialler=self.dialler,
             pacer_for=self._pacer,
@@ -239,15 +238,9 @@ class Station:
     def _on_peer_gone(self, reason: str) -> None:
         if self.standing is None and self._error is None:
             self._error = JoinError(f"the peer process ended: {reason}")
-        elif not self.apart and not self.all_done:
-            self._spawn(self._say_last_word(reason))
+        elif self._mesh is not None and not self.out_of_play:
+            self.spawn(self._mesh.say_word(f"its peer is gone ({reason})"))
         self.fall_out(f"its peer is gone ({reason})")
-
-    async def _say_last_word(self, reason: str) -> None:
-        """The peer cannot: tell the others over the data links that this incarnation is over."""
-        if self._links is not None and self.view is not None:
-            members = [m for m in self.view.members if m != self.me]
-            await self._links.say_word(members, f"its peer is gone ({reason})", 1.0)
 
     def fall_out(self, reason: str) -> None:
         """This incarnation has no part in the run any more."""
@@ -271,7 +264,7 @@ class Station:
             self._carry_out()
 
     def _install(self, view: View, decision: Decision | None, reason: str) -> None:
-        assert self._exchange is not None and self._links is not None
+        assert self._exchange is not None and self._mesh is not None
         known = self.view.learners if self.view else ()
         if any(learner not in known for learner in view.learners):
             self.hold_epoch = view.epoch
@@ -291,9 +284,10 @@ class Station:
             self._planned.clear()
             self.in_force = view
             self._log_view(view, reason, decision)
-            self._drop_strangers(view)
         self._carry_out()
-        self._meet(view)
+        self._mesh.meet(view)
+        if decision is not None:
+            self._mesh.let_go(view)
 
     def _log_view(self, view: View, reason: str, decision: Decision | None) -> None:
         self.run_log.write(
@@ -318,22 +312,14 @@ class Station:
 
     def _enter_round(self, round_: int) -> None:
         """Views that were planned for this round are in force now."""
+        assert self._mesh is not None
         while self._planned and self._planned[0][0].switch <= round_:
             view, reason = self._planned.pop(0)
             self.in_force = view
             self._log_view(view, reason, None)
-            self._drop_strangers(view)
+            self._mesh.let_go(view)
 
-    def _drop_strangers(self, view: View) -> None:
-        assert self._links is not None
-        known = {m.uid for m in (*view.members, *view.learners)}
-        if self.view is not None:
-            known |= {m.uid for m in (*self.view.members, *self.view.learners)}
-        gone = [uid for uid in self._linked if uid not in known]
-        self._linked.difference_update(gone)
-        self._links.drop(gone)
-
-    # ---- data links (LinksOwner) -----------------------------------------------------------
+    # ---- the mesh's owner ------------------------------------------------------------------
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
         """See :meth:`Exchange.place`."""
@@ -348,80 +334,20 @@ class Station:
         self._exchange.complete(sender, frame, landing)
         self._carry_out()
 
-    def connected(self, uid: Uid) -> None:
-        """A data link is up."""
-        self._linked.add(uid)
-        if uid in self._redialling:
-            self._redialling.discard(uid)
-            self.tell_peer(local.Broken(uid, "the data connection was lost and made anew", True))
+    @property
+    def out_of_play(self) -> bool:
+        """See :class:`MeshOwner`."""
+        return bool(self.apart) or self.all_done
+
+    def links_changed(self) -> None:
+        """See :class:`MeshOwner`."""
         self._tell()
-
-    def broken(self, uid: Uid, reason: str) -> None:
-        """A data link is gone: mend it, or let the peers find out why."""
-        self._linked.discard(uid)
-        view = self.view
-        member = view.find(uid) if view else None
-        left = view is None or view.find(self.me.uid) is None
-        self._tell()
-        if left or self.apart or self.all_done:
-            return
-        if member is None:
-            if self.in_force is not None and self.in_force.find(uid) is not None:
-                # It has left as planned, but not yet: this round still needs it.
-                self.tell_peer(local.Broken(uid, reason, False))
-            return
-        self._redialling.add(uid)
-        self._spawn(self._mend(member, reason))
-
-    def word(self, uid: Uid, reason: str) -> None:
-        """Another incarnation ends without its peer."""
-        self.tell_peer(local.Word(uid, reason))
-
-    async def _mend(self, member: Member, reason: str) -> None:
-        assert self._links is not None
-        bound = self.config.timeout_s
-        if dials(self.me, member):
-            try:
-                await self._links.connect(member, bound)
-                return
-            except OSError as error:
-                reason = f"{reason}; dialling it again: {error}"
-        else:
-            deadline = time.monotonic() + bound
-            while time.monotonic() < deadline:
-                if member.uid in self._linked:
-                    return
-                await asyncio.sleep(bound / 20)
-        still_in = self.view is not None and self.view.find(member.uid) is not None
-        if still_in and not self._links.has(member.uid):
-            self.tell_peer(local.Broken(member.uid, reason, False))
-
-    def _meet(self, view: View) -> None:
-        """Dial whoever started before this one; learners need their links before their seat."""
-        if view.find(self.me.uid) is None:
-            return
-        for member in (*view.members, *view.learners):
-            if member != self.me and dials(self.me, member) and member.uid not in self._linked:
-                self._spawn(self._reach(member))
-
-    async def _reach(self, member: Member) -> None:
-        assert self._links is not None
-        deadline = time.monotonic() + 5 * self.config.timeout_s
-        while not self.apart and self.view is not None and self.view.find(member.uid):
-            try:
-                await self._links.connect(member, self.config.timeout_s)
-                return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    self.tell_peer(local.Broken(member.uid, str(error), False))
-                    return
-                await asyncio.sleep(0.05)
 
     def _on_socket(self, kind: Kind, sock: socket.socket) -> None:
-        if self._links is not None and kind is Kind.DATA:
-            self._links.adopt(sock)
+        if self._mesh is not None and kind is Kind.DATA:
+            self._mesh.adopt(sock)
         elif self._donor is not None and kind is Kind.SHARDS:
-            self._spawn(self._donor.serve(sock))
+            self.spawn(self._donor.serve(sock))
         else:
             sock.close()
 
@@ -431,7 +357,8 @@ class Station:
             self._pacers[uid] = Pacer(self.rate_bytes_per_s, time.monotonic)
         return self._pacers[uid]
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a task that ends with this station; its failure ends the node."""
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -446,11 +373,11 @@ class Station:
     # ---- actions of the exchange -----------------------------------------------------------
 
     def _carry_out(self) -> None:
-        assert self._exchange is not None and self._links is not None
+        assert self._exchange is not None and self._mesh is not None
         for action in self._exchange.actions():
             match action:
                 case Send():
-                    self._links.send(action)
+                    self._mesh.send(action)
                 case Finished():
                     self._finished = action
                     self._tell()
@@ -465,9 +392,9 @@ class Station:
                     log.warning("%s misbehaved: %s", uid, reason)
                     self.tell_peer(local.Word(uid, f"it misbehaved: {reason}"))
                 case Resume():
-                    self._links.resume()
+                    self._mesh.resume()
                 case Purge():
-                    self._links.purge()
+                    self._mesh.purge()
 
     def _settle(self, op: OpId) -> None:
         """Write what was kept back until this operation was stable."""
@@ -633,7 +560,7 @@ class Station:
             view: as :meth:`learn` gave it.
             last: the last operation the state contains.
         """
-        assert self._exchange is not None and self._links is not None
+        assert self._exchange is not None and self._mesh is not None
         self._exchange.start(last)
         self._check_pulled()
         self.begun = view.switch - 1
@@ -650,8 +577,8 @@ class Station:
     def _all_linked(self) -> bool | None:
         if self.apart:
             raise JoinError(self.apart)
-        assert self.view is not None
-        return True if all(uid in self._linked for uid in self.view.uids) else None
+        assert self.view is not None and self._mesh is not None
+        return True if all(uid in self._mesh.linked for uid in self.view.uids) else None
 
     def _seated(self) -> bool | None:
         if self.apart:
@@ -666,11 +593,12 @@ class Station:
 
     async def part_from_others(self, bound_s: float) -> None:
         """After a planned leave: wait until those who stay have closed their links to this node."""
-        if self.view is not None:
-            self._drop_strangers(self.view)  # they leave too, and would wait for this node's end
+        mesh = self._mesh
+        assert mesh is not None
+        mesh.let_go()  # they leave too, and would wait for this node's end
         try:
             async with asyncio.timeout(bound_s):
-                await self._until(lambda: True if not self._linked else None)
+                await self._until(lambda: True if not mesh.linked else None)
         except TimeoutError:
             log.warning("left after %.1f s with links still open", bound_s)
 
