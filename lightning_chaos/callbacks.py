@@ -22,8 +22,8 @@ from lightning_chaos.worker.turns import Apart
 
 if TYPE_CHECKING:
     from lightning_chaos.protocol.values import View
+    from lightning_chaos.skin.rounds import Rounds
     from lightning_chaos.skin.samples import Samples
-    from lightning_chaos.strategy import ChaosHooks
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class ShardPullHooks:
         super().__init__()
         self._show = show
 
-    def join(self, strategy: ChaosHooks) -> None:
+    def join(self, strategy: Rounds) -> None:
         """Learn the state and take the seat; returns between two rounds, as a member.
 
         Raises:
@@ -53,7 +53,7 @@ class ShardPullHooks:
         node.take_seat(pulled.manifest.operation)
         self._report(strategy, pulled, progress.last)
 
-    def _report(self, strategy: ChaosHooks, pulled: Pulled, last: Progress | None) -> None:
+    def _report(self, strategy: Rounds, pulled: Pulled, last: Progress | None) -> None:
         began = strategy.clock() - pulled.seconds
         strategy.node.log(
             "pull",
@@ -111,7 +111,7 @@ class SelfHealingHooks:
         if hasattr(module, "on_chaos_view"):
             module.on_chaos_view(trainer, view)
 
-    def come_in(self, strategy: ChaosHooks, pull: ShardPullHooks, turn: Apart) -> None:
+    def come_in(self, strategy: Rounds, pull: ShardPullHooks, turn: Apart) -> None:
         """Join for the first time, or come back after this node fell out of the run.
 
         Raises:

@@ -1,0 +1,127 @@
+"""The time between rounds: wait for the turn, follow the view, serve a join or come in."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning_chaos.errors import StateError
+from lightning_chaos.replication.image import StateImage
+from lightning_chaos.skin import handover, promotion
+from lightning_chaos.skin.seat import Seat
+from lightning_chaos.skin.threads import share_processor
+from lightning_chaos.worker.station import RunFinished
+from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome
+
+if TYPE_CHECKING:
+    from lightning_chaos.callbacks import ShardPullHooks
+    from lightning_chaos.protocol.messages import Fingerprint
+    from lightning_chaos.protocol.values import View
+
+log = logging.getLogger(__name__)
+
+
+class Rounds(Seat):
+    """Begins and ends rounds, and keeps rank and state those of the view in force."""
+
+    fingerprint: Fingerprint
+    _pull: ShardPullHooks | None
+
+    def __init__(self, **lightning: Any) -> None:
+        super().__init__(**lightning)
+        self._begun_at = 0.0
+        self._wait_s = 0.0
+
+    def _begin_round(self) -> tuple[int, int]:
+        """Wait until the next round may begin; serve or join meanwhile."""
+        assert self._pull is not None and self._healing is not None
+        self._end_round()
+        while True:
+            turn = self.node.turn()
+            match turn:
+                case Go(view=view, sharers=sharers):
+                    self.node.begin_round()
+                    self._follow(view)
+                    self._begun_at, self._wait_s = time.monotonic(), 0.0
+                    return len(sharers), sharers.index(self.node.uid)
+                case Hold(view=view):
+                    self.node.hold(view, self._image_or_reason())
+                case Gone():
+                    self.node.part()
+                    assert self._signals is not None
+                    self.node.log("leave", round=self.node.round)
+                    raise self._signals.ending()
+                case Apart():
+                    self._step_out()
+                    try:
+                        self._healing.come_in(self, self._pull, turn)
+                    except RunFinished as finished:
+                        self._exit_finished(finished)
+
+    def _follow(self, view: View) -> None:
+        """Ranks, threads and callbacks follow the view in force."""
+        if self._view is not None and view.epoch == self._view.epoch:
+            return
+        assert self._healing is not None
+        self._view = view
+        rank = view.rank(self.node.uid)
+        promoted = rank == 0 and self._rank != 0
+        self._rank, self._world = rank if rank is not None else self._rank, len(view.members)
+        promotion.set_rank(self._rank)
+        if promoted:
+            promotion.promote(self._trainer)
+        me = view.find(self.node.uid)
+        if me is not None:
+            share_processor(me, view)
+        self._healing.on_view(self._trainer, view)
+
+    def _step_out(self) -> None:
+        """Out of the run: write nothing that the run's rank zero may write too."""
+        assert self._samples is not None
+        self._samples.drop()
+        if self._view is not None:
+            self._view = None
+            self._rank, self._world = max(1, self._world), self._world + 1
+            promotion.set_rank(self._rank)
+
+    def _after_operation(self, outcome: Outcome | None) -> None:
+        view = self.node.view_in_force
+        if outcome is not None and view is not None and view.rank(self.node.uid) is not None:
+            self._follow(view)
+        elif outcome is None:
+            self._step_out()
+
+    def _end_round(self) -> None:
+        if self._begun_at:
+            assert self._healing is not None
+            if self.node.in_step:
+                self._healing.round_finished()
+            self._begun_at = 0.0
+
+    def image(self) -> StateImage:
+        """This member's state between two rounds."""
+        shared, local = self._state()
+        node = self.node
+        return StateImage.of(shared, local, round=node.round + 1, operation=node.last_operation)
+
+    def _image_or_reason(self) -> StateImage | str:
+        try:
+            return self.image()
+        except StateError as error:  # no reason to end the run: only nobody can join it
+            log.error("cannot take anybody in: %s", error)
+            return str(error)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        assert self._samples is not None and self._reducer is not None
+        shared, local = handover.take(self._trainer)
+        shared["samples"] = self._samples.state_dict()
+        shared["reducer"] = self._reducer.state_dict()
+        return shared, local
+
+    def take_over(self, shared: Any, local: Any) -> None:
+        """Make this node's training what the members' is."""
+        assert self._samples is not None and self._reducer is not None
+        handover.give(self._trainer, shared, local)
+        self._samples.load_state_dict(shared["samples"])
+        self._reducer.load_state_dict(shared["reducer"])

@@ -1,0 +1,167 @@
+"""A node's seat in the run: founded or found, its rank by the view, and given back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.skin import promotion
+from lightning_chaos.skin.story import Story
+from lightning_chaos.skin.threads import share_processor
+from lightning_chaos.worker.node import Node
+from lightning_chaos.worker.station import RunFinished
+
+if TYPE_CHECKING:
+    from lightning_chaos.callbacks import SelfHealingHooks
+    from lightning_chaos.collective.reducer import Reducer
+    from lightning_chaos.protocol.values import View
+    from lightning_chaos.skin.leaving import PoliteSignals
+    from lightning_chaos.skin.samples import Samples
+    from lightning_chaos.skin.settings import Settings
+    from lightning_chaos.transport.dial import Dialler
+
+log = logging.getLogger(__name__)
+
+_fits: Counter[str] = Counter()
+"""Fits of this process by run: the second one is a run of its own, also at the other nodes."""
+
+
+class Seat:
+    """What every part of the strategy stands on: the node, its rank, and what ends with it."""
+
+    settings: Settings
+    _dialler: Dialler
+    _node: Node | None
+    _rank: int
+    _world: int
+    _view: View | None
+    _samples: Samples | None
+    _reducer: Reducer | None
+    _signals: PoliteSignals | None
+    _story: Story | None
+    _healing: SelfHealingHooks | None
+
+    @property
+    def root_device(self) -> torch.device:
+        """The one device of this node."""
+        devices: list[torch.device] = self.parallel_devices or [torch.device("cpu")]  # type: ignore[attr-defined]
+        return devices[0]
+
+    @property
+    def global_rank(self) -> int:
+        """Place in the view by age; a newcomer's is past the last."""
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        """Members of the view."""
+        return self._world
+
+    @property
+    def is_global_zero(self) -> bool:
+        """The oldest member writes checkpoints and logs."""
+        return self._rank == 0
+
+    @property
+    def node(self) -> Node:
+        """This node while it fits."""
+        assert self._node is not None, "only while fitting"
+        return self._node
+
+    @property
+    def _trainer(self) -> Any:
+        return self.lightning_module.trainer  # type: ignore[attr-defined]
+
+    @staticmethod
+    def clock() -> float:
+        """Seconds since 1970, as in the run log."""
+        return time.time()
+
+    def _open_node(self) -> None:
+        settings = self.settings
+        fit, run = _fits[settings.run], settings.run
+        _fits[settings.run] += 1
+        config = PeerConfig(
+            run=f"{run}+{fit}" if fit else run,
+            node=settings.node,
+            host=settings.host,
+            peers=tuple(str(address) for address in settings.peers),
+            min_members=settings.min_members,
+            may_found=settings.join_at_round < 0,
+            timeout_s=settings.timeout_s,
+            worker_timeout_s=settings.worker_timeout_s,
+            linger_s=settings.linger_s,
+            insecure=settings.insecure,
+        )
+        self._node = Node(
+            config,
+            port=settings.port,
+            rate_bytes_per_s=settings.link_rate_bytes_per_s,
+            run_log=settings.log_dir,
+            dialler=self._dialler,
+        )
+        self._story = Story(self._where)
+        try:
+            standing = self._node.open()
+        except RunFinished as finished:
+            self._close_node("the run is over")
+            self._exit_finished(finished)
+        except BaseException:
+            self._close_node("it did not get in")
+            raise
+        view = standing.view
+        self._rank = len(view.members) if standing.newcomer else 0
+        self._world = self._rank + 1
+        promotion.set_rank(self._rank)
+        share_processor(standing.me, view)
+        doing = "joining" if standing.newcomer else "founded"
+        log.info("%s run %s; this node is %s", doing, config.run, standing.me.address)
+
+    def _where(self) -> str:
+        epoch = self._view.epoch if self._view else 0
+        round_ = self._node.round if self._node else -1
+        return f"{self.settings.node} epoch {epoch} round {max(round_, 0)}"
+
+    def _exit_finished(self, finished: RunFinished) -> None:
+        """A latecomer leaves without training; the script ends with exit code 0."""
+        log.warning(
+            "%s. Nothing is left to train. For a new run wait up to %g s (linger), or name another "
+            "one with CHAOS_RUN.",
+            finished,
+            self.settings.linger_s,
+        )
+        raise SystemExit(0)
+
+    def _close_node(self, reason: str) -> None:
+        if self._signals is not None:
+            self._signals.close()
+            self._signals = None
+        if self._reducer is not None:
+            self._reducer.close()
+            self._reducer = None
+        if self._node is not None:
+            self._node.close(reason)
+            self._node = None
+        if self._story is not None:
+            self._story.close()
+            self._story = None
+        self._samples = self._view = None
+        if self._healing is not None:
+            self._healing.samples = None
+        if self._rank != 0 or self._world != 1:
+            # A test after the fit is this node's own; its loggers stay quiet unless it was zero.
+            self._world = 1
+
+    def _log_metrics(self) -> None:
+        """The figures of a test or validation that follows a fit, into the same run log."""
+        if not self.settings.log_dir:
+            return
+        values = {k: float(v) for k, v in self._trainer.callback_metrics.items() if v.numel() == 1}
+        with closing(Node.reopen_log(self.settings.log_dir, self.settings.node)) as run_log:
+            run_log.write("metrics", stage=str(self._trainer.state.fn.value), values=values)
