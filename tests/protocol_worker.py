@@ -50,10 +50,10 @@ class Surroundings(Protocol):
 
     now: float
     stop_asked: bool
+    on_send: Callable[[str, str, str], None]
 
     def after(self, seconds: float, work: Callable[[], None]) -> None: ...
     def uniform(self, low: float, high: float) -> float: ...
-    def finished(self, worker: Worker, op: OpId, entry: Entry) -> None: ...
     def stable(self, worker: Worker, op: OpId) -> None: ...
     def fail(self, text: str) -> None: ...
     def frames_out(self, worker: Worker, send: Send) -> None: ...
@@ -87,8 +87,9 @@ class Worker:
         self._op: OpId | None = None
         self._slice: Slice = ()
         self._stopping = False
-        self._hold_epoch = 0
+        self.hold_epoch = 0
         self._learning: View | None = None
+        self._leavers: dict[Uid, int] = {}
         self._mail: list[Callable[[], None]] = []
 
     def say(self, message: Any) -> None:
@@ -120,6 +121,11 @@ class Worker:
             work()
         self.world.resume(self)
         self.poll()
+
+    def works_with(self, uid: Uid) -> bool:
+        """It has left as planned, but its contributions are still needed."""
+        left = self.view is not None and self.view.find(uid) is None
+        return left and self.begun < self._leavers.get(uid, -1)
 
     @property
     def hung(self) -> bool:
@@ -161,16 +167,25 @@ class Worker:
         if self.view is not None:
             self.exchange.freeze()
             self._carry_out()
-        self.world.come_back(self)
+        if self.leaving:
+            self.world.end(self)
+        else:
+            self.world.come_back(self)
 
     def _install(self, view: View, decision: Decision | None) -> None:
         known = self.view.learners if self.view else ()
         if any(learner not in known for learner in view.learners):
-            self._hold_epoch = view.epoch
+            self.hold_epoch = view.epoch
+        if decision is None and self.view is not None:
+            gone = (uid for uid in self.view.uids if view.find(uid) is None)
+            self._leavers.update(dict.fromkeys(gone, view.switch))
         self.view = view
         self.exchange.install(view, decision)
         if self.sharers is not None:
             self.sharers.step(decision.data_from if decision else view.switch, view.uids)
+        elif decision is not None and decision.finished < self.exchange.last:
+            self.part("what it pulled was done again after a donor was lost")
+            return
         self._carry_out()
         self.world.meet(self)
         if view.rank(self.uid) is None and view.find(self.uid) is not None:
@@ -195,6 +210,7 @@ class Worker:
                 self.say(local.Pulling(1, 2))
             return
         donor = donors[0]
+        self.world.on_send("Pull", donor.me.node, self.me.node)
         self.history, self.ledger = dict(donor.history), donor.ledger
         self.exchange.start(donor.exchange.last)
         self.begun, self.doing = donor.begun, "linking"
@@ -233,12 +249,14 @@ class Worker:
             self.doing = "done"
             self.say(local.Done(self.begun))
             self._wait_for_all(self.world.now + PART_BOUND_S)
-        elif self.leaving and view.uids == (self.uid,):
-            self._go(view)
-        elif view.rank(self.uid) is None and view.switch <= round_:
+        elif self._may_go(view, round_):
             self._go(view)
         elif self.holds is None and self.permit >= round_ and not self.exchange.frozen:
             self._begin(round_)
+
+    def _may_go(self, view: View, round_: int) -> bool:
+        alone = self.leaving and view.uids == (self.uid,)
+        return alone or (view.rank(self.uid) is None and view.switch <= round_)
 
     def _begin(self, round_: int) -> None:
         assert self.sharers is not None
@@ -294,7 +312,6 @@ class Worker:
         result = b"" if done.result is None else done.result.tobytes()
         digest = hashlib.sha256(b"|".join((*done.blobs, result))).hexdigest()[:8]
         self.history[done.op] = (done.members, digest)
-        self.world.finished(self, done.op, self.history[done.op])
         headers = [msgspec.json.decode(blob, type=Header) for blob in done.blobs]
         if done.op.k == 0:
             self.ledger = commit(self.ledger, [r for h in headers for r in [h.slices]])

@@ -48,6 +48,7 @@ class Town:
         self.wire: deque[tuple[str, str, bytes]] = deque()
         self.cut: set[frozenset[str]] = set()
         self.held: set[str] = set()
+        self.asleep: dict[str, list[Event]] = {}
         self.out: list[str] = []
 
     # ---- commands --------------------------------------------------------------------------
@@ -101,11 +102,14 @@ class Town:
         for name in names:
             self.give(name, Searched(exclusive == "yes", problem))
 
-    def do_deliver(self, drop: str = "") -> None:
-        """All messages under way arrive, and what they cause; ``drop=Commit:b`` loses some."""
+    def do_deliver(self, drop: str = "", until: str = "") -> None:
+        """All messages under way arrive, and what they cause.
+
+        ``drop=Commit:b`` loses some; ``until=Ack`` stops before the first of that kind.
+        """
         kind, _, target = drop.partition(":")
         for _ in range(10_000):
-            if not self.wire:
+            if not self.wire or type(decode(self.wire[0][2])).__name__ == until:
                 return
             sender, to, data = self.wire.popleft()
             message = decode(data)
@@ -152,7 +156,7 @@ class Town:
 
     def do_freezes(self, name: str) -> None:
         self.held.discard(name)
-        freezing = self.nodes[name]._acceptor.freezing
+        freezing = self.nodes[name]._standing.acceptor.freezing
         assert freezing is not None
         self.worker(name, local.Frozen(freezing.proposal.ballot, self.reports[name]))
 
@@ -188,6 +192,14 @@ class Town:
         self.give(a, Unlinked(self.nodes[b].me.uid, "connection reset"))
         self.give(b, Unlinked(self.nodes[a].me.uid, "connection reset"))
 
+    def do_sleep(self, name: str) -> None:
+        """The peer process is stopped: what happens to it has to wait."""
+        self.asleep[name] = []
+
+    def do_wake(self, name: str) -> None:
+        for event in self.asleep.pop(name):
+            self.give(name, event)
+
     def do_wait(self, seconds: str) -> None:
         for _ in range(round(float(seconds) / 0.05)):
             self.now += 0.05
@@ -205,7 +217,9 @@ class Town:
         for name, node in self.nodes.items():
             view = node.view
             names = ",".join(m.node for m in view.members) if view else "-"
-            self.out.append(f"{name}: {node.role.value}, epoch {view.epoch if view else 0}, {names}")
+            self.out.append(
+                f"{name}: {node.role.value}, epoch {view.epoch if view else 0}, {names}"
+            )
 
     # ---- machinery -------------------------------------------------------------------------
 
@@ -213,6 +227,10 @@ class Town:
         self.give(name, FromWorker(message))  # type: ignore[arg-type]
 
     def give(self, name: str, event: Event) -> None:
+        if name in self.asleep:
+            if not isinstance(event, Tick):
+                self.asleep[name].append(event)
+            return
         for action in self.nodes[name].step(self.now, event):
             self.act(name, action)
 

@@ -38,8 +38,9 @@ class Change:
         """Older proposals that may be committed somewhere, as far as the answers tell.
 
         A proposal is committed only with the ACK of all its view's members, by its proposer
-        alone.  So one's own is not, and one that an answering member of its view has not ACKed
-        never will be (its answer promised to ACK nothing lower any more).
+        alone.  So one's own is not, one whose proposer has ACKed this one never will be (it gave
+        its own up), nor one that an answering member of its view has not ACKed (its answer
+        promised to ACK nothing lower any more).
         """
         found: dict[Proposal, None] = {}
         answers: list[Ack | Nack] = [*self.acks.values(), *self.nacks.values()]
@@ -49,6 +50,7 @@ class Change:
             p
             for p in found
             if p.ballot.proposer != me
+            and p.ballot.proposer not in self.acks
             and p.ballot < self.proposal.ballot
             and all(
                 p in answer.prior
@@ -59,8 +61,9 @@ class Change:
 
     def verdict(self, last: View, dead: Collection[Uid]) -> tuple[bool, str]:
         """Whether the agreement is enough, and why (not); ``last`` is the base view."""
-        for uids in (last.uids, *(p.view.uids for p in self.carried)):
-            agreed, reason = may_commit(uids, self.acks, dead)
-            if not agreed:
-                return False, reason
-        return True, reason
+        agreed, reason = may_commit(last.uids, self.acks, dead)
+        for proposal in self.carried:
+            uids = proposal.view.uids
+            if agreed and not all(uid in dead for uid in uids):
+                agreed, reason = may_commit(uids, self.acks, dead)
+        return agreed, reason

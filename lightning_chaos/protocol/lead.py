@@ -1,7 +1,6 @@
-"""What the lead wants and does: requests in, proposals out (design §4, view change).
+"""What the lead does: it proposes views and commits them (design §4, view change).
 
-The lead is a role: the oldest member that is not lost.  Every member hears every request and
-keeps it, so whoever has the role next can act on it.  Unplanned changes (somebody is lost, or
+The lead is a role: the oldest member that is not lost.  Unplanned changes (somebody is lost, or
 frames were) go before planned ones (join, leave); planned ones run one at a time and take
 everything along that has been asked for by then.
 """
@@ -20,22 +19,28 @@ from lightning_chaos.protocol.messages import (
     Ack,
     Commit,
     Fingerprint,
-    JoinRequest,
     Message,
     Nack,
     Prepare,
-    Refuse,
 )
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.values import Ballot, Decision, Member, Proposal, Uid, View
+from lightning_chaos.protocol.wishes import Wishes, node_of
 
 Steps = list[tuple[Uid, Message]]
 
 
 class Lead:
-    """Requests that wait, and the one proposal that is open."""
+    """The one proposal of this member that is open, and what calls for the next.
+
+    Args:
+        me: this member.
+        timeout_s: longest silence tolerated, seconds.
+    """
 
     def __init__(self, me: Uid, timeout_s: float) -> None:
+        self.wishes = Wishes(me, timeout_s)
+        """What nodes have asked for."""
         self._me = me
         self._timeout_s = timeout_s
         self.fingerprint: Fingerprint | None = None
@@ -44,9 +49,6 @@ class Lead:
         """What an open change waits for, for people."""
         self.resigns = False
         """This member lacks what nobody can give it any more: it must come back as a newcomer."""
-        self._joins: dict[Uid, tuple[float, JoinRequest]] = {}
-        self._leaves: set[Uid] = set()
-        self._ready: dict[Uid, int] = {}
         self._flush = ""
         self._expelled: dict[Uid, str] = {}
         self._change: Change | None = None
@@ -55,39 +57,15 @@ class Lead:
         self._need_since: float | None = None
         self._not_before = float("-inf")
 
-    # ---- requests --------------------------------------------------------------------------
-
-    def want_join(self, now: float, request: JoinRequest) -> None:
-        """A newcomer asks for a seat."""
-        since = self._joins.get(request.member.uid, (now, request))[0]
-        self._joins[request.member.uid] = (since, request)
-
-    def learner_ready(self, uid: Uid, round_: int) -> None:
-        """A learner holds the state at the begin of that round."""
-        self._ready[uid] = round_
-
-    def want_leave(self, uid: Uid) -> None:
-        """A member asks to be planned out."""
-        self._leaves.add(uid)
-
     def want_flush(self, reason: str) -> None:
         """Frames were lost on a link that works again."""
         self._flush = self._flush or reason
 
-    def forget_newcomer(self, uid: Uid) -> None:
-        """Its link is gone: it will ask again."""
-        self._joins.pop(uid, None)
-        self._ready.pop(uid, None)
-
     def installed(self, view: View) -> None:
         """A view is installed: what it settles is settled."""
-        uids = view.uids
+        self.wishes.installed(view)
         self._change, self._need_since, self._flush = None, None, ""
         self._expelled.clear()
-        self._leaves &= set(uids)
-        learners = {m.uid for m in view.learners}
-        self._ready = {u: r for u, r in self._ready.items() if u in learners}
-        self._joins = {u: j for u, j in self._joins.items() if view.find(u) is None}
         self._least_switch, self.waiting = 0, ""
 
     # ---- answers ---------------------------------------------------------------------------
@@ -128,6 +106,8 @@ class Lead:
         if turn is None or (turn > 0 and not urgent):
             self._change = None
             return []
+        if self._change is not None and acceptor.promised > self._change.proposal.ballot:
+            self._give_way(now)
         if self._change is not None:
             steps = self._advance(now, view, urgent, lost, evidence)
             if steps or self._change is not None:
@@ -137,12 +117,12 @@ class Lead:
         if urgent:
             return self._propose_unplanned(now, view, urgent, lost, linked)
         gone = {m.uid for m in view.learners if m.uid not in linked or m.uid in evidence.dead}
-        return self._propose_planned(now, view, gone, permits, linked, evidence)
+        return self._propose_planned(now, view, gone, permits, linked)
 
     def _urgent(self, now: float, lost: Mapping[Uid, str], acceptor: Acceptor) -> str:
         """Why an unplanned change is needed, '' if none is."""
         if lost:
-            return "; ".join(f"{_node(uid)}: {why}" for uid, why in lost.items())
+            return "; ".join(f"{node_of(uid)}: {why}" for uid, why in lost.items())
         if self._flush:
             return self._flush
         mine = self._change is not None and not self._change.proposal.planned
@@ -194,8 +174,9 @@ class Lead:
         if not change.missing:
             return self._close(now, change, view, evidence)
         if now > change.deadline:
-            return self._remind(now, change)
-        return []
+            names = ", ".join(node_of(uid) for uid in change.missing)
+            self.waiting = f"{names} to agree to epoch {proposal.view.epoch}"
+        return self._remind(now, change)
 
     def _on_refusals(self, now: float, change: Change) -> Steps | None:
         proposal = change.proposal
@@ -210,16 +191,24 @@ class Lead:
         if late:
             self._least_switch = granted + 2
             return self._abort(change)
-        # Somebody else proposes: give way for a moment, longer the younger one is.
-        self._not_before = now + self._timeout_s / 2
+        self._give_way(now)
         return []
+
+    def _give_way(self, now: float) -> None:
+        """Somebody else proposes with a higher ballot: this one's proposal ends here for good.
+
+        Whoever has this member's ACK may rely on that.
+        """
+        self._change = None
+        self._not_before = now + self._timeout_s / 2
 
     def _abort(self, change: Change) -> Steps:
         return [(uid, Abort(change.proposal.ballot)) for uid in change.asked]
 
     def _remind(self, now: float, change: Change) -> Steps:
-        names = ", ".join(_node(uid) for uid in change.missing)
-        self.waiting = f"{names} to agree to epoch {change.proposal.view.epoch}"
+        """Ask those again who have not agreed, every timeout."""
+        if now <= change.deadline:
+            return []
         change.deadline = now + self._timeout_s
         prepare = Prepare(change.proposal, change.carried)
         return [(uid, prepare) for uid in change.asked if uid not in change.acks]
@@ -235,7 +224,7 @@ class Lead:
         agreed, reason = change.verdict(view, evidence.dead)
         if not agreed:
             self.waiting = reason
-            return self._remind_quietly(now, change)
+            return self._remind(now, change)
         decision: Decision | None = None
         if not proposal.planned:
             reports = {uid: a.report for uid, a in change.acks.items() if a.report is not None}
@@ -251,13 +240,6 @@ class Lead:
         hear.update(dict.fromkeys(change.asked))
         others = [uid for uid in hear if uid != self._me]
         return [(uid, commit) for uid in (*others, self._me)]
-
-    def _remind_quietly(self, now: float, change: Change) -> Steps:
-        if now <= change.deadline:
-            return []
-        change.deadline = now + self._timeout_s
-        prepare = Prepare(change.proposal, change.carried)
-        return [(uid, prepare) for uid in change.asked if uid not in change.acks]
 
     # ---- a new change ----------------------------------------------------------------------
 
@@ -290,61 +272,15 @@ class Lead:
         gone: set[Uid],
         permits: Permits,
         linked: Mapping[Uid, Member],
-        evidence: Evidence,
     ) -> Steps:
-        refusals, joining = self._admissible(now, view, linked, evidence)
+        refusals, joining = self.wishes.admissible(now, view, linked, self.fingerprint)
         if refusals:
-            return refusals
-        leaving = self._leaves & set(view.uids)
-        if len(leaving) == len(view.members):
-            leaving = leaving - {self._me}  # alone at last, its worker just goes
-        seated = tuple(
-            m for m in view.learners if self._ready.get(m.uid) == view.switch and m.uid in linked
-        )
-        if not (leaving or seated or joining or gone):
-            return []
-        members = (*(m for m in view.members if m.uid not in leaving), *seated)
-        learners = tuple(m for m in view.learners if m not in seated and m.uid not in gone)
-        switch = view.switch
-        if not view.learners:
-            margin = 1 if permits.begun >= 0 else 0
-            switch = max(permits.granted + 1 + margin, self._least_switch)
-        new = View(
-            view.run,
-            view.generation,
-            view.epoch + 1,
-            members,
-            (*learners, *joining),
-            switch,
-            mesh_plan(len(members)),
-        )
-        reason = _story(leaving, seated, joining, gone)
-        asked = tuple(dict.fromkeys((*view.uids, *new.uids)))
-        return self._propose(now, Proposal(Ballot(), view.epoch, new, True, reason), (), asked)
-
-    def _admissible(
-        self, now: float, view: View, linked: Mapping[Uid, Member], evidence: Evidence
-    ) -> tuple[Steps, tuple[Member, ...]]:
-        """Refusals to send, and newcomers that may start to learn now."""
-        if self.fingerprint is None or view.learners:
-            return [], ()
-        refusals: Steps = []
-        joining: list[Member] = []
-        for uid, (since, request) in list(self._joins.items()):
-            if uid not in linked:
-                continue
-            problem = compare(self.fingerprint, request.fingerprint)
-            namesake = next((m for m in view.members if m.node == request.member.node), None)
-            if problem is not None:
-                del self._joins[uid]
-                refusals.append((uid, problem))
-            elif namesake is None:
-                joining.append(request.member)
-            elif now - since > 3 * self._timeout_s and namesake.uid in linked:
-                del self._joins[uid]
-                text = f"a node named {namesake.node} is in the run; choose another CHAOS_NODE"
-                refusals.append((uid, Refuse(text)))
-        return refusals, tuple(joining)
+            return list(refusals)
+        margin = 1 if permits.begun >= 0 else 0
+        # Never below an earlier view's: those that wait for their round are taken in order.
+        switch = max(view.switch, permits.granted + 1 + margin, self._least_switch)
+        plan = self.wishes.plan(view, joining, gone, linked, switch)
+        return self._propose(now, plan.draft, (), plan.asked) if plan else []
 
     def _propose(
         self, now: float, draft: Proposal, carried: tuple[Proposal, ...], asked: tuple[Uid, ...]
@@ -361,35 +297,3 @@ class Lead:
         prepare = Prepare(proposal, carried)
         others = [uid for uid in asked if uid != self._me]
         return [(uid, prepare) for uid in (*others, self._me)]
-
-
-def compare(ours: Fingerprint, theirs: Fingerprint) -> Refuse | None:
-    """The refusal of a newcomer whose settings differ, None if they agree."""
-    other = dict(theirs)
-    for name, value in ours:
-        if other.get(name) != value:
-            found = other.get(name, "nothing of that name")
-            text = f"{name} differs: the run has {value}, this node has {found}"
-            return Refuse(text, name)
-    names = {name for name, _ in ours}
-    for name, _ in theirs:
-        if name not in names:
-            return Refuse(f"{name} differs: the run has nothing of that name", name)
-    return None
-
-
-def _node(uid: Uid) -> str:
-    return uid.rpartition("/")[0]
-
-
-def _story(
-    leaving: set[Uid],
-    seated: tuple[Member, ...],
-    joining: tuple[Member, ...],
-    gone: set[Uid],
-) -> str:
-    parts = [f"{_node(uid)} leaves" for uid in sorted(leaving)]
-    parts += [f"{m.node} joins" for m in seated]
-    parts += [f"{m.node} starts to learn" for m in joining]
-    parts += [f"{_node(uid)} stopped learning" for uid in sorted(gone)]
-    return ", ".join(parts)

@@ -54,6 +54,8 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """Round after which the sender's training ended, -1 while it trains."""
     waiting: str = ""
     """What the sender waits for, for people."""
+    unreachable: tuple[Uid, ...] = ()
+    """What :class:`Unreachable` said last, for whoever missed it."""
 
 
 class ViewNews(Message, frozen=True, array_like=True, tag=True):

@@ -1,0 +1,209 @@
+"""One peer's part in a view change: it answers, proposes, commits, installs (design §4)."""
+
+from __future__ import annotations
+
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.events import Hangup, Level
+from lightning_chaos.protocol.lead import Lead
+from lightning_chaos.protocol.messages import (
+    Ack,
+    AskCommit,
+    Commit,
+    Nack,
+    Prepare,
+    Refuse,
+    Unreachable,
+    ViewNews,
+)
+from lightning_chaos.protocol.requests import Requests
+from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.values import Member, Uid, View
+
+
+class Agreement:
+    """From PREPARE to the installed view.
+
+    Args:
+        standing: shared with the other parts of this peer.
+        requests: of this node; a view may grant them.
+    """
+
+    def __init__(self, standing: Standing, requests: Requests) -> None:
+        self._standing = standing
+        self._requests = requests
+        self.lead = Lead(standing.me.uid, standing.timeout_s)
+        self.leaves_at: int | None = None
+        """Round from which on this leaver has no part any more."""
+
+    # ---- answers ---------------------------------------------------------------------------
+
+    def on_prepare(self, sender: Uid, message: Prepare) -> None:
+        """Somebody proposes a view."""
+        standing = self._standing
+        if standing.view is None or standing.role in (Role.SEARCHING, Role.NEWCOMER, Role.OUT):
+            return
+        epoch = standing.view.epoch
+        if message.proposal.base < epoch:
+            self.pass_commit(sender, epoch)
+        elif message.proposal.base > epoch:
+            standing.send(sender, AskCommit(message.proposal.base))
+        acceptor = standing.acceptor
+        was_freezing = acceptor.frozen
+        answer = acceptor.prepare(standing.now, message, epoch, standing.permits.granted)
+        if answer is not None:
+            standing.send(sender, answer)
+        elif not was_freezing:
+            standing.tell(local.Freeze(message.proposal.ballot))
+
+    def on_frozen(self, said: local.Frozen) -> None:
+        """The worker is frozen: whoever waits for that gets its answer."""
+        waiting = self._standing.acceptor.freezing
+        answer = self._standing.acceptor.frozen_with(said.report)
+        if waiting is not None and answer is not None:
+            self._standing.send(waiting.proposal.ballot.proposer, answer)
+
+    def check_freeze(self) -> None:
+        """A worker that does not freeze costs the node its seat."""
+        standing, since = self._standing, self._standing.acceptor.since
+        if standing.role is Role.OUT or standing.acceptor.freezing is None or since is None:
+            return
+        if standing.now - since > standing.worker_timeout_s:
+            standing.resign(f"the worker did not freeze within {standing.worker_timeout_s:g} s")
+
+    def on_ack(self, sender: Uid, ack: Ack) -> None:
+        """A member agrees."""
+        self.lead.on_ack(sender, ack)
+
+    def on_nack(self, sender: Uid, nack: Nack) -> None:
+        """A member does not agree."""
+        standing = self._standing
+        standing.log(f"{sender} does not agree: {nack.reason}", Level.DEBUG)
+        if standing.view and nack.epoch < standing.view.epoch:
+            self.pass_commit(sender, standing.view.epoch)
+        self.lead.on_nack(sender, nack)
+
+    def pass_commit(self, to: Uid, epoch: int) -> None:
+        """Pass on what is installed here to one who lacks it."""
+        standing = self._standing
+        view = standing.view
+        if view is not None and view.epoch >= epoch and standing.role is not Role.NEWCOMER:
+            standing.send(to, standing.commit or ViewNews(view))
+
+    # ---- a view ----------------------------------------------------------------------------
+
+    def install(self, commit: Commit) -> None:
+        """Take over a committed view; one that is known already changes nothing."""
+        standing = self._standing
+        view, old = commit.proposal.view, standing.view
+        assert old is not None
+        known = view.epoch <= old.epoch and standing.role is not Role.NEWCOMER
+        if view.run != standing.run or known or view.epoch < old.epoch:
+            return
+        standing.view, standing.commit = view, commit
+        recovered = commit.decision is not None
+        stays_frozen = standing.acceptor.frozen and not recovered
+        standing.acceptor.installed()
+        self.lead.installed(view)
+        self._requests.installed(view, old, recovered=recovered)
+        if stays_frozen:
+            self._requests.flush("a worker was frozen for a change that came to nothing")
+        standing.said_unreachable = ()
+        within = (m.uid for m in (*view.members, *view.learners))
+        standing.evidence.keep_only((*within, *self._requests.leavers))
+        reason = commit.proposal.reason
+        standing.log(f"epoch {view.epoch} from round {view.switch}: {_names(view)} ({reason})")
+        if self._enter(view, commit):
+            standing.connect_all(view)
+            self._tell_strangers(view, old, commit)
+
+    def _enter(self, view: View, commit: Commit) -> bool:
+        """Take the role this view gives; False if there is nothing new to do for the worker."""
+        standing, me = self._standing, self._standing.me.uid
+        if view.rank(me) is not None:
+            if standing.role is Role.LEARNER:
+                standing.permits.enter(view.switch)
+            standing.role = Role.MEMBER
+        elif view.find(me) is not None:
+            if standing.role is Role.NEWCOMER:
+                self._requests.learns()
+            standing.role = Role.LEARNER
+        elif standing.role is Role.MEMBER and self._requests.leaving and commit.proposal.planned:
+            standing.role, self.leaves_at = Role.LEAVING, view.switch
+        elif standing.role is Role.LEAVING and commit.proposal.planned:
+            return False  # its last round has been named, and stays
+        elif standing.role is Role.NEWCOMER:
+            standing.connect_all(view)
+            return False
+        else:
+            standing.drop_out(commit.proposal.reason)
+            return False
+        standing.tell(local.Install(view, commit.decision, commit.proposal.reason))
+        return True
+
+    def _tell_strangers(self, view: View, old: View, commit: Commit) -> None:
+        standing = self._standing
+        for uid, member in standing.linked.items():
+            if view.find(uid) is None:
+                standing.send(uid, commit if old.find(uid) is not None else ViewNews(view))
+                self.supersede(member)
+
+    def supersede(self, member: Member) -> None:
+        """A newer incarnation of a node speaks: older ones vote no more."""
+        standing, view = self._standing, self._standing.view
+        if view is None:
+            return
+        for old in (*view.members, *view.learners):
+            older = old.node == member.node and old.incarnation < member.incarnation
+            if older and old.uid not in standing.linked and old.uid != standing.me.uid:
+                standing.evidence.declare_dead(old.uid, "a newer incarnation of it speaks")
+
+    # ---- leading ---------------------------------------------------------------------------
+
+    def say_unreachable(self, view: View) -> None:
+        """Tell the members whom this peer cannot reach, when that changes."""
+        standing = self._standing
+        mine = standing.evidence.unreachable(view.uids)
+        if mine == standing.said_unreachable:
+            return
+        standing.said_unreachable = mine
+        for uid in mine:
+            standing.log(f"cannot reach {uid}: {standing.evidence.why(uid)}")
+        standing.evidence.others_say(standing.now, standing.me.uid, mine)
+        for uid in view.uids:
+            if uid != standing.me.uid:
+                standing.send(uid, Unreachable(view.epoch, mine))
+
+    def run_lead(self) -> str:
+        """Propose, commit or wait, as the lead's rules say; several steps may follow at once.
+
+        Returns:
+            What an open change waits for, for people.
+        """
+        standing = self._standing
+        for _ in range(8):
+            if standing.view is None or not standing.active:
+                return ""
+            steps = self.lead.next_steps(
+                standing.now,
+                standing.view,
+                evidence=standing.evidence,
+                acceptor=standing.acceptor,
+                permits=standing.permits,
+                linked=standing.linked,
+            )
+            if self.lead.resigns:
+                standing.resign("it lacks results that nobody holds any more")
+                return ""
+            if not steps:
+                break
+            for to, message in steps:
+                standing.send(to, message)
+                if isinstance(message, Refuse):
+                    standing.out.append(Hangup(to, message.reason))
+        return self.lead.waiting
+
+
+def _names(view: View) -> str:
+    names = ", ".join(m.node for m in view.members)
+    learners = ", ".join(m.node for m in view.learners)
+    return f"{names}; {learners} learning" if learners else names

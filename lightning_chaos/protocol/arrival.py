@@ -1,0 +1,136 @@
+"""How a peer gets to know the run: it founds it, or is told its view (design §4, founding)."""
+
+from __future__ import annotations
+
+from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.founding import Founding
+from lightning_chaos.protocol.messages import (
+    Accept,
+    AskCommit,
+    Offer,
+    ViewNews,
+    Withdraw,
+)
+from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.values import Uid, View
+
+PATIENCE = 10
+"""How long somebody who must answer may not, in timeouts."""
+
+
+class Arrival:
+    """From the search to the first view known; later, news of views that passed by this peer.
+
+    Args:
+        standing: shared with the other parts of this peer.
+        min_members: acceptances that a founder needs when candidates meet.
+    """
+
+    def __init__(self, standing: Standing, min_members: int) -> None:
+        self._standing = standing
+        self._founding = Founding(standing.me.uid, min_members)
+        self._problem_at: float | None = None
+        self._asked_at = float("-inf")
+        self._alone_since: float | None = None
+
+    def met(self, uid: Uid) -> None:
+        """A link came up."""
+        if self._standing.role is Role.SEARCHING:
+            self._standing.out += self._founding.met(uid)
+
+    def lost(self, uid: Uid) -> None:
+        """A link went down."""
+        if self._standing.role is Role.SEARCHING:
+            self._standing.out += self._founding.lost(uid)
+
+    def heard(self, sender: Uid, message: Offer | Accept | Withdraw) -> None:
+        """Another candidate speaks."""
+        if self._standing.role is Role.SEARCHING:
+            self._standing.out += self._founding.heard(sender, message)
+
+    def searched(self, exclusive: bool, problem: str) -> None:
+        """Discovery has tried every address it knows."""
+        standing = self._standing
+        if standing.role is not Role.SEARCHING:
+            return
+        if problem:
+            self._give_up(problem)
+        elif exclusive and not standing.linked:
+            self._found()
+        elif exclusive:
+            # Whoever is linked is of the run and will tell its view; if not, that is a problem.
+            self._problem_at = standing.now + PATIENCE * standing.timeout_s
+        else:
+            standing.out += self._founding.open()
+
+    def check(self) -> None:
+        """After every event: this candidate may have won."""
+        if self._standing.role is Role.SEARCHING and self._founding.won:
+            self._found()
+
+    def tick(self) -> None:
+        """See that the search, and the stay outside the view, come to an end."""
+        if self._standing.role is Role.SEARCHING:
+            self._check_search()
+        elif self._standing.role in (Role.NEWCOMER, Role.LEARNER):
+            self._check_contact()
+
+    def _check_search(self) -> None:
+        """Ask again who showed a view and has not told it; give up in the end."""
+        standing = self._standing
+        if standing.now - self._asked_at >= standing.timeout_s:
+            self._asked_at = standing.now
+            for uid, status in standing.statuses.items():
+                if status.epoch > 0:
+                    standing.send(uid, AskCommit(status.epoch))
+        if self._problem_at is not None and standing.now > self._problem_at:
+            names = ", ".join(m.node for m in standing.linked.values())
+            self._give_up(f"{names or 'nobody'} answered but told no view; end it or use CHAOS_RUN")
+
+    def _check_contact(self) -> None:
+        """All that this newcomer knew may have gone while it could not hear who came after."""
+        standing = self._standing
+        if standing.view is None or any(uid in standing.linked for uid in standing.view.uids):
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = standing.now
+        elif standing.now - self._alone_since > PATIENCE * standing.timeout_s:
+            standing.drop_out("none of the members that it knew can be reached")
+
+    def news(self, sender: Uid, view: View) -> None:
+        """Somebody says which view is installed there."""
+        standing = self._standing
+        if view.run != standing.run:
+            return
+        if standing.role is Role.SEARCHING:
+            self._find(view)
+        elif standing.view is None or view.epoch <= standing.view.epoch:
+            return
+        elif standing.role is Role.NEWCOMER:
+            standing.view = view
+            standing.connect_all(view)
+        elif view.find(standing.me.uid) is not None:
+            standing.send(sender, AskCommit(view.epoch))
+        elif standing.role in (Role.MEMBER, Role.LEARNER):
+            standing.drop_out(f"the run went on without this node in epoch {view.epoch}")
+
+    def _find(self, view: View) -> None:
+        standing = self._standing
+        standing.role, standing.view = Role.NEWCOMER, view
+        round_ = max((s.round for s in standing.statuses.values()), default=-1)
+        standing.log(f"found the run with {len(view.members)} members in epoch {view.epoch}")
+        standing.tell(local.Standing(standing.me, True, view, round_))
+        standing.connect_all(view)
+
+    def _found(self) -> None:
+        standing = self._standing
+        view = View(standing.run, 0, 1, (standing.me,), (), 0, mesh_plan(1))
+        standing.view, standing.role = view, Role.MEMBER
+        standing.log("founded the run")
+        standing.tell(local.Standing(standing.me, False, view, -1))
+        standing.send_all(ViewNews(view))
+
+    def _give_up(self, reason: str) -> None:
+        self._standing.role = Role.OUT
+        self._standing.tell(local.Refused(reason))

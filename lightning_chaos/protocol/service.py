@@ -1,0 +1,156 @@
+"""What a peer does for its own worker, and hears from it."""
+
+from __future__ import annotations
+
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.agreement import Agreement
+from lightning_chaos.protocol.events import Level, Quit
+from lightning_chaos.protocol.messages import AskCommit, LastWord
+from lightning_chaos.protocol.requests import Requests
+from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.values import View
+
+
+class Service:
+    """Permits, news and the end of the worker.
+
+    Args:
+        standing: shared with the other parts of this peer.
+        requests: what the worker wants.
+        agreement: what it is frozen for.
+        min_members: members needed before the first round may start.
+        linger_s: how long a finished run is told to latecomers, seconds.
+    """
+
+    def __init__(
+        self,
+        standing: Standing,
+        requests: Requests,
+        agreement: Agreement,
+        *,
+        min_members: int,
+        linger_s: float,
+    ) -> None:
+        self._standing = standing
+        self._requests = requests
+        self._agreement = agreement
+        self._min_members = min_members
+        self._linger_s = linger_s
+        self._gone_at: float | None = None
+        self._quit = False
+        self._all_done = False
+
+    # ---- from the worker -------------------------------------------------------------------
+
+    def hear(self, said: local.AnyLocal) -> None:
+        """The worker says something."""
+        standing, requests = self._standing, self._requests
+        match said:
+            case local.AskSeat():
+                requests.seat = said
+                self._agreement.lead.fingerprint = said.fingerprint
+            case local.Begun(round=round_):
+                self._on_begun(round_)
+            case local.Frozen():
+                self._agreement.on_frozen(said)
+            case local.Pulling():
+                requests.pulling()
+            case local.Pulled(epoch=epoch, round=round_):
+                requests.ready(epoch, round_)
+            case local.Broken(uid=uid, reason=reason, mended=mended):
+                if mended:
+                    requests.flush(reason)
+                else:
+                    standing.evidence.complain(uid, reason)
+            case local.Late(uid=uid, seconds=seconds, operation=operation):
+                why = f"contributed nothing to operation {operation} for {seconds:.0f} s"
+                standing.evidence.complain(uid, why)
+            case local.SawEpoch(uid=uid, epoch=epoch):
+                standing.send(uid, AskCommit(epoch))
+            case local.Word(uid=uid, reason=reason):
+                standing.evidence.declare_dead(uid, reason)
+                standing.send_all(LastWord(uid, reason))
+            case local.Leaving():
+                requests.leave()
+            case local.Done(round=round_):
+                standing.finished = round_
+                standing.send_all(standing.status())
+            case local.Farewell(reason=reason):
+                self.gone(reason)
+            case _:
+                standing.log(f"the worker said {type(said).__name__}", Level.DEBUG)
+
+    def _on_begun(self, round_: int) -> None:
+        standing = self._standing
+        standing.permits.begin(standing.now, round_)
+        standing.evidence.settle()
+        self._requests.begun(round_)
+        view = standing.view
+        if view is not None and len(standing.linked) + 1 > len(view.members):
+            # Newcomers may wait for this round.
+            for uid in standing.linked:
+                if view.find(uid) is None:
+                    standing.send(uid, standing.status())
+
+    def gone(self, reason: str) -> None:
+        """The worker process ended."""
+        if self._gone_at is None:
+            self._gone_at = self._standing.now
+            if self._standing.finished < 0:
+                self._standing.send_all(LastWord(self._standing.me.uid, reason))
+                self._standing.role = Role.OUT
+
+    def tick(self) -> None:
+        """A peer without a worker ends; after a finished run it tells latecomers for a while."""
+        if self._gone_at is None or self._quit:
+            return
+        finished = self._standing.finished >= 0
+        if not finished or self._standing.now - self._gone_at >= self._linger_s:
+            self._quit = True
+            self._standing.out.append(Quit("the worker is gone"))
+
+    # ---- to the worker ---------------------------------------------------------------------
+
+    def grant(self, view: View) -> None:
+        """Renew the permit, as far as agreements allow."""
+        standing = self._standing
+        if standing.acceptor.frozen or self._gated(view) or self._requests.seat is None:
+            return
+        limits = [standing.acceptor.blocked]
+        if standing.role is Role.LEAVING:
+            limits.append(self._agreement.leaves_at)
+        elif view.learners:
+            limits.append(view.switch)
+        known = [limit for limit in limits if limit is not None]
+        upto = standing.permits.extend(min(known) if known else None)
+        if upto is not None:
+            standing.tell(local.Permit(upto))
+
+    def _gated(self, view: View) -> bool:
+        return self._standing.permits.begun < 0 and len(view.members) < self._min_members
+
+    def wait(self, reason: str) -> None:
+        """Say why it waits, when that changes."""
+        standing, view = self._standing, self._standing.view
+        if not reason and view is not None and self._gated(view):
+            reason = f"{len(view.members)} of {self._min_members} members are here"
+        if reason != standing.waiting:
+            standing.waiting = reason
+            standing.tell(local.Waiting(reason))
+            if reason:
+                standing.log(f"waiting: {reason}")
+
+    def check_all_done(self, view: View) -> None:
+        """Tell it when every member has finished or is gone."""
+        standing = self._standing
+        if standing.finished < 0 or self._all_done:
+            return
+        gone = standing.evidence.unreachable(view.uids)
+        for uid in view.uids:
+            status = standing.statuses.get(uid)
+            if uid == standing.me.uid or uid in gone:
+                continue
+            if status is None or status.finished < 0:
+                return
+        self._all_done = True
+        standing.tell(local.AllDone())

@@ -1,0 +1,121 @@
+"""Where one peer stands, and what all its parts share: links, view, clock, actions so far."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.acceptor import Acceptor
+from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, Tell
+from lightning_chaos.protocol.evidence import Evidence
+from lightning_chaos.protocol.messages import AnyMessage, Commit, LastWord, Message, Status
+from lightning_chaos.protocol.permits import Permits
+from lightning_chaos.protocol.values import Member, Uid, View
+
+
+class Role(enum.Enum):
+    """Where this incarnation stands."""
+
+    SEARCHING = "searching"
+    NEWCOMER = "newcomer"
+    """It knows the run's view and is not in it yet."""
+    LEARNER = "learner"
+    MEMBER = "member"
+    LEAVING = "leaving"
+    """Planned out: it works until the switch round."""
+    OUT = "out"
+
+
+class Standing:
+    """One incarnation's knowledge, and the actions of the present step.
+
+    Args:
+        me: this incarnation.
+        run: id of the run.
+        timeout_s: longest silence tolerated, seconds.
+        worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
+        hear: takes messages that this peer sends to itself.
+    """
+
+    def __init__(
+        self,
+        me: Member,
+        run: str,
+        timeout_s: float,
+        worker_timeout_s: float,
+        hear: Callable[[Uid, AnyMessage], None],
+    ) -> None:
+        self.me = me
+        self.run = run
+        self.timeout_s = timeout_s
+        self.worker_timeout_s = worker_timeout_s
+        self._hear = hear
+        self.role = Role.SEARCHING
+        self.view: View | None = None
+        """The view installed, or the one a newcomer has been told."""
+        self.commit: Commit | None = None
+        """What installed it, None for a founder's first view."""
+        self.now = 0.0
+        self.out: list[Action] = []
+        self.linked: dict[Uid, Member] = {}
+        self.statuses: dict[Uid, Status] = {}
+        self.evidence = Evidence(me.uid, timeout_s)
+        self.permits = Permits()
+        self.acceptor = Acceptor(me.uid)
+        self.finished = -1
+        """Round after which training ended here, -1 while it goes on."""
+        self.waiting = ""
+        self.said_unreachable: tuple[Uid, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """It works under the view: as member, or as leaver until its last round."""
+        return self.role in (Role.MEMBER, Role.LEAVING)
+
+    def send(self, to: Uid, message: Message) -> None:
+        """Send to a linked incarnation or to oneself; dropped if there is no link."""
+        if to == self.me.uid:
+            self._hear(to, message)  # type: ignore[arg-type]
+        elif to in self.linked:
+            self.out.append(Send(to, message))
+
+    def send_all(self, message: Message) -> None:
+        """Send to everybody linked."""
+        for uid in self.linked:
+            self.send(uid, message)
+
+    def ask_members(self, message: Message) -> None:
+        """Ask whoever leads: all members hear it, the lead acts on it, now or after a change."""
+        if self.view is not None:
+            for uid in self.view.uids:
+                self.send(uid, message)
+
+    def tell(self, message: local.Local) -> None:
+        """Tell the worker."""
+        self.out.append(Tell(message))
+
+    def log(self, text: str, level: Level = Level.INFO) -> None:
+        """A line of the run's story."""
+        self.out.append(Log(level, text))
+
+    def connect_all(self, view: View) -> None:
+        """Hold connections to everybody in the view."""
+        for member in (*view.members, *view.learners):
+            if member.uid != self.me.uid:
+                self.out.append(Connect(member))
+
+    def status(self) -> Status:
+        """What heartbeats say."""
+        epoch = self.view.epoch if self.view and self.role is not Role.NEWCOMER else 0
+        return Status(epoch, self.permits.begun, self.finished, self.waiting, self.said_unreachable)
+
+    def drop_out(self, reason: str) -> None:
+        """No part in the run any more; the worker may come back with a new incarnation."""
+        self.role = Role.OUT
+        self.tell(local.Removed(reason))
+
+    def resign(self, reason: str) -> None:
+        """Say the last word of this incarnation."""
+        self.send_all(LastWord(self.me.uid, reason))
+        self.drop_out(reason)

@@ -1,0 +1,168 @@
+"""What nodes have asked for, and the planned view that would grant it.
+
+Every member hears every request and keeps it, so whoever leads next can act on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.protocol.messages import Fingerprint, JoinRequest, Refuse
+from lightning_chaos.protocol.values import Ballot, Member, Proposal, Uid, View
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A planned change worth proposing."""
+
+    draft: Proposal
+    """Without a ballot."""
+    asked: tuple[Uid, ...]
+    """Whose ACK it needs."""
+
+
+class Wishes:
+    """Joins, leaves and learners that are ready, until a view grants them.
+
+    Args:
+        me: this member.
+        timeout_s: longest silence tolerated, seconds.
+    """
+
+    def __init__(self, me: Uid, timeout_s: float) -> None:
+        self._me = me
+        self._timeout_s = timeout_s
+        self._joins: dict[Uid, tuple[float, JoinRequest]] = {}
+        self._leaves: set[Uid] = set()
+        self._ready: dict[Uid, int] = {}
+
+    def join(self, now: float, request: JoinRequest) -> None:
+        """A newcomer asks for a seat."""
+        since = self._joins.get(request.member.uid, (now, request))[0]
+        self._joins[request.member.uid] = (since, request)
+
+    def learner_ready(self, uid: Uid, round_: int) -> None:
+        """A learner holds the state at the begin of that round."""
+        self._ready[uid] = round_
+
+    def leave(self, uid: Uid) -> None:
+        """A member asks to be planned out."""
+        self._leaves.add(uid)
+
+    def forget_newcomer(self, uid: Uid) -> None:
+        """Its link is gone: it will ask again."""
+        self._joins.pop(uid, None)
+        self._ready.pop(uid, None)
+
+    def installed(self, view: View) -> None:
+        """Drop what this view grants, or has made void."""
+        learners = {m.uid for m in view.learners}
+        self._leaves &= set(view.uids)
+        self._ready = {u: r for u, r in self._ready.items() if u in learners}
+        self._joins = {u: j for u, j in self._joins.items() if view.find(u) is None}
+
+    def admissible(
+        self, now: float, view: View, linked: Collection[Uid], ours: Fingerprint | None
+    ) -> tuple[list[tuple[Uid, Refuse]], tuple[Member, ...]]:
+        """Refusals to send, and newcomers that may start to learn now.
+
+        Args:
+            now: seconds.
+            view: installed; while somebody learns, nobody else may start.
+            linked: who can be reached.
+            ours: settings of this node's worker, None while it is not ready.
+        """
+        if ours is None or view.learners:
+            return [], ()
+        refusals: list[tuple[Uid, Refuse]] = []
+        joining: list[Member] = []
+        for uid, (since, request) in list(self._joins.items()):
+            if uid not in linked:
+                continue
+            problem = compare(ours, request.fingerprint)
+            namesake = next((m for m in view.members if m.node == request.member.node), None)
+            if problem is not None:
+                del self._joins[uid]
+                refusals.append((uid, problem))
+            elif namesake is None:
+                joining.append(request.member)
+            elif now - since > 3 * self._timeout_s and namesake.uid in linked:
+                del self._joins[uid]
+                text = f"a node named {namesake.node} is in the run; choose another CHAOS_NODE"
+                refusals.append((uid, Refuse(text)))
+        return refusals, tuple(joining)
+
+    def plan(
+        self,
+        view: View,
+        joining: tuple[Member, ...],
+        gone: Collection[Uid],
+        linked: Mapping[Uid, Member],
+        switch: int,
+    ) -> Plan | None:
+        """The view that grants all that can be granted now, None if nothing is wanted.
+
+        Args:
+            view: installed.
+            joining: newcomers that may start to learn.
+            gone: learners that are lost.
+            linked: who can be reached.
+            switch: its first round; learners in the view have been told theirs.
+        """
+        leaving = self._leaves & set(view.uids)
+        if len(leaving) == len(view.members):
+            leaving = leaving - {self._me}  # alone at last, its worker just goes
+        seated = tuple(
+            m for m in view.learners if self._ready.get(m.uid) == view.switch and m.uid in linked
+        )
+        if not (leaving or seated or joining or gone):
+            return None
+        members = (*(m for m in view.members if m.uid not in leaving), *seated)
+        learners = tuple(m for m in view.learners if m not in seated and m.uid not in gone)
+        new = View(
+            view.run,
+            view.generation,
+            view.epoch + 1,
+            members,
+            (*learners, *joining),
+            view.switch if view.learners else switch,
+            mesh_plan(len(members)),
+        )
+        reason = _story(leaving, seated, joining, gone)
+        asked = tuple(dict.fromkeys((*view.uids, *new.uids)))
+        return Plan(Proposal(Ballot(), view.epoch, new, True, reason), asked)
+
+
+def compare(ours: Fingerprint, theirs: Fingerprint) -> Refuse | None:
+    """The refusal of a newcomer whose settings differ, None if they agree."""
+    other = dict(theirs)
+    for name, value in ours:
+        if other.get(name) != value:
+            found = other.get(name, "nothing of that name")
+            text = f"{name} differs: the run has {value}, this node has {found}"
+            return Refuse(text, name)
+    names = {name for name, _ in ours}
+    for name, _ in theirs:
+        if name not in names:
+            return Refuse(f"{name} differs: the run has nothing of that name", name)
+    return None
+
+
+def node_of(uid: Uid) -> str:
+    """The node's name, for people."""
+    return uid.rpartition("/")[0]
+
+
+def _story(
+    leaving: Collection[Uid],
+    seated: tuple[Member, ...],
+    joining: tuple[Member, ...],
+    gone: Collection[Uid],
+) -> str:
+    parts = [f"{node_of(uid)} leaves" for uid in sorted(leaving)]
+    parts += [f"{m.node} joins" for m in seated]
+    parts += [f"{m.node} starts to learn" for m in joining]
+    parts += [f"{node_of(uid)} stopped learning" for uid in sorted(gone)]
+    return ", ".join(parts)
