@@ -9,6 +9,7 @@ nothing more, and a new one takes its place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -32,7 +33,7 @@ from lightning_chaos.collective.actions import (
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import ChaosError, FingerprintError, JoinError
+from lightning_chaos.errors import ChaosError, FingerprintError, JoinError, OperationMismatch
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
@@ -486,11 +487,20 @@ class Station:
         watch = asyncio.get_running_loop().create_task(self._watch(label))
         try:
             done: Finished | str = await self._until(self._end_of_operation)
+        except OperationMismatch:
+            await self._let_others_hear()
+            raise
         finally:
             watch.cancel()
         if isinstance(done, str):
             return None
         return Outcome(done.op, done.members, done.weights, done.total, done.blobs, done.result)
+
+    async def _let_others_hear(self) -> None:
+        """Who ends at once looks dead, and the others go on without it and without the error."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_s):
+                await self._until(lambda: None if self._mesh and self._mesh.linked else True)
 
     def _end_of_operation(self) -> Finished | str | None:
         if self._failed is not None:
