@@ -9,8 +9,9 @@ from lightning_chaos.protocol.quorum import may_commit
 from lightning_chaos.protocol.values import OpId, Uid, View
 
 if TYPE_CHECKING:
+    from protocol_network import Node
     from protocol_worker import Entry, Worker
-    from protocol_world import Node, World
+    from protocol_world import World
 
 
 class Violation(AssertionError):

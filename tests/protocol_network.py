@@ -22,8 +22,9 @@ from transcript import show
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
 from lightning_chaos.protocol import events, local
-from lightning_chaos.protocol.membership import Membership, Role
+from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import Message, Status
+from lightning_chaos.protocol.standing import Role
 from lightning_chaos.protocol.values import Member, Uid
 
 

@@ -14,7 +14,8 @@ from protocol_worker import Worker
 from transcript import show
 
 from lightning_chaos.protocol import events, local
-from lightning_chaos.protocol.membership import Membership, Role
+from lightning_chaos.protocol.membership import Membership
+from lightning_chaos.protocol.standing import Role
 from lightning_chaos.protocol.values import Member, OpId, Uid, View
 
 TICK_S = 0.1

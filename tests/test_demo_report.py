@@ -380,3 +380,11 @@ def test_a_state_of_few_shards_is_not_held_to_equal_shares() -> None:
     report = make_report([one_shard(e) for e in faithful()], FACTS)
     assert not report.failures
     assert any("too small to share" in note for note in report.notes)
+
+
+def test_a_join_is_timed_from_the_round_the_newcomer_stood_by_for() -> None:
+    early = [
+        msgspec.structs.replace(e, t=e.t - 5.0) if e.event == "asks" else e for e in faithful()
+    ]
+    took_s = make_report(early, FACTS).timings[0].took_s
+    assert took_s == make_report(faithful(), FACTS).timings[0].took_s

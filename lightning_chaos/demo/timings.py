@@ -61,7 +61,7 @@ def timings(events: Sequence[LogEvent], deeds: Sequence[Deed], newcomer: str) ->
 
 
 def _join(events: Sequence[LogEvent], node: str) -> Timing:
-    asked = next((e.t for e in events if e.node == node and e.event == "asks"), None)
+    asked = _asked(events, node)
     admitted = next(
         (e.t for e in events if e.node == node and _is_view(e) and node in e["members"]),
         None,
@@ -69,6 +69,16 @@ def _join(events: Sequence[LogEvent], node: str) -> Timing:
     holds = [float(e["seconds"]) for e in events if e.event == "hold" and node in e["serving"]]
     took = admitted - asked if admitted is not None and asked is not None else None
     return Timing("join", node, took, "asks → admitted", max(holds, default=None))
+
+
+def _asked(events: Sequence[LogEvent], node: str) -> float | None:
+    """When it asked: it stood by until the run had begun the round it waited for."""
+    asks = next((e for e in events if e.node == node and e.event == "asks"), None)
+    if asks is None:
+        return None
+    # That a round is stable is written when the next one has begun everywhere.
+    begun = (e.t for e in events if e.event == "round" and e["round"] >= asks["round"] - 1)
+    return max(asks.t, next(begun, asks.t))
 
 
 def _kill(window: Sequence[LogEvent], deed: Deed, round_s: float) -> Timing:
