@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 from protocol_checks import RunLost, Violation
-from protocol_faults import FAULTY_S, Case, Fault, lie_in_wait, strike
+from protocol_faults import FAULTY_S, Case, lie_in_wait, strike
 from protocol_network import Node
 from protocol_world import World
 
