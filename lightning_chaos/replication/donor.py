@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
@@ -28,6 +28,7 @@ from lightning_chaos.transport.pacer import Pacer
 PIECE_BYTES = 64 << 10
 """At most so much leaves at once, so that other traffic of the link gets its turns."""
 NOT_YET_EVERY_S = 0.25
+_SERVED = "it goes on training and serves this state no more"
 _TINY_WAIT_S = 0.0005
 """Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
@@ -35,7 +36,7 @@ _TINY_WAIT_S = 0.0005
 @dataclass(frozen=True, slots=True)
 class _Offer:
     image: StateImage
-    epoch: int
+    learners: frozenset[Uid]
 
 
 @dataclass(slots=True, eq=False)
@@ -73,23 +74,21 @@ class Donor:
         self._tls = tls
         self._patience_s = patience_s
         self._offer: _Offer | None = None
-        self._past_epoch = 0
-        self._declined = (-1, "")
+        self._over: dict[Uid, str] = {}
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
-    def offer(self, image: StateImage, epoch: int) -> None:
-        """Serve this image to learners of this epoch's view from now on."""
+    def offer(self, image: StateImage, learners: Collection[Uid]) -> None:
+        """Serve this image to these learners from now on."""
         self._end_offer()
-        self._offer = _Offer(image, epoch)
-        self._past_epoch = max(self._past_epoch, epoch - 1)
+        self._offer = _Offer(image, frozenset(learners))
         self._changed.set()
 
-    def decline(self, reason: str, epoch: int) -> None:
-        """There is nothing to serve to learners of this epoch's view."""
+    def decline(self, reason: str, learners: Collection[Uid]) -> None:
+        """There is nothing to serve to these learners."""
         self._end_offer()
-        self._past_epoch, self._declined = max(self._past_epoch, epoch), (epoch, reason)
+        self._over.update(dict.fromkeys(learners, reason))
         self._changed.set()
 
     def withdraw(self) -> None:
@@ -131,13 +130,13 @@ class Donor:
     def _end_offer(self) -> None:
         if self._offer is None:
             return
-        self._past_epoch = max(self._past_epoch, self._offer.epoch)
+        self._over.update(dict.fromkeys(self._offer.learners, _SERVED))
         self._offer = None
         for service in self._services:
             if service.within_shard:
                 service.channel.abort()
             else:
-                service.channel.send(Refuse("it goes on training and serves this state no more"))
+                service.channel.send(Refuse(_SERVED))
                 service.channel.close()
 
     async def _converse(self, channel: ShardChannel) -> str:
@@ -169,16 +168,17 @@ class Donor:
         """The offer asked for as soon as it is there, or why there is none."""
         try:
             async with asyncio.timeout(self._patience_s):
-                while ask.epoch > self._past_epoch and not channel.closing:
-                    if self._offer is not None and self._offer.epoch == ask.epoch:
+                while not channel.closing:
+                    if self._offer is not None and ask.learner in self._offer.learners:
                         return self._offer
+                    if ask.learner in self._over:
+                        return self._over[ask.learner]
                     channel.send(NotYet())
                     self._changed.clear()
                     await _wait_briefly(self._changed)
         except TimeoutError:
-            return f"no state of epoch {ask.epoch} to serve within {self._patience_s:g} s"
-        epoch, reason = self._declined
-        return reason if ask.epoch == epoch else f"the state of epoch {ask.epoch} is served no more"
+            return f"no state to serve within {self._patience_s:g} s"
+        return "the learner has gone"
 
     async def _answer(
         self, message: AnyPull | Arrived, offer: _Offer, service: _Service, pacer: Pacer

@@ -44,7 +44,6 @@ async def pull(
     *,
     run: str,
     uid: Uid,
-    epoch: int,
     local_from: Uid,
     dialler: Dialler,
     tls: ssl.SSLContext | None,
@@ -59,7 +58,6 @@ async def pull(
         donors: the members of the view.
         run: id of the run.
         uid: the learner.
-        epoch: epoch of the view that names it.
         local_from: the donor of the local part; another one if this one fails.
         dialler: opens connections.
         tls: context for handshakes, None for plain bytes.
@@ -73,7 +71,7 @@ async def pull(
         StateError: no donor is left; the message names each one's reason.
     """
     task = _Pull(
-        donors, Ask(run, uid, epoch), local_from, dialler, tls, held, progress, stall_s, max_bytes
+        donors, Ask(run, uid), local_from, dialler, tls, held, progress, stall_s, max_bytes
     )
     return await task.run()
 

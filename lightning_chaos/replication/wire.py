@@ -30,8 +30,6 @@ class Ask(Pull, frozen=True, array_like=True, tag=True):
 
     run: str
     learner: Uid
-    epoch: int
-    """Epoch of the view that names it a learner."""
 
 
 class NotYet(Pull, frozen=True, array_like=True, tag=True):

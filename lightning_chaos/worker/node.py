@@ -32,7 +32,7 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import open_door
 from lightning_chaos.worker.station import Station
-from lightning_chaos.worker.turns import Apart, Outcome, Turn
+from lightning_chaos.worker.turns import Apart, Hold, Outcome, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -153,9 +153,7 @@ class Node:
     @property
     def view(self) -> View:
         """The newest view this node knows."""
-        view = self._station.view
-        assert view is not None
-        return view
+        return self._station.course.view
 
     @property
     def view_in_force(self) -> View | None:
@@ -211,32 +209,31 @@ class Node:
         self._round, self._k, self._in_step = self._round + 1, 0, True
         return self._round
 
-    def hold(self, view: View, image: StateImage | str) -> None:
-        """Serve the state to the learners of this view until none is left.
+    def hold(self, hold: Hold, image: StateImage | str) -> None:
+        """Serve the state to the learners for whom it stands still, until none is left.
 
         Args:
-            view: with learners.
+            hold: as :meth:`turn` gave it.
             image: the state, or why there is none.
         """
-        self._call(self._hold(view, image))
+        self._call(self._hold(hold, image))
 
-    async def _hold(self, view: View, image: StateImage | str) -> None:
-        begun = self._loop.time()
-        donor, epoch = self._station.donor, self._station.hold_epoch
+    async def _hold(self, hold: Hold, image: StateImage | str) -> None:
+        begun, donor, learners = self._loop.time(), self._station.donor, hold.view.learners
         if isinstance(image, str):
-            donor.decline(image, epoch)
+            donor.decline(image, [m.uid for m in learners])
         else:
-            donor.offer(image, epoch)
+            donor.offer(image, [m.uid for m in learners])
         try:
-            await self._station.hold(view)
+            await self._station.hold(hold)
         finally:
             donor.withdraw()
             self.log(
                 "hold",
                 round=self._round + 1,
-                epoch=view.epoch,
+                epoch=hold.view.epoch,
                 seconds=self._loop.time() - begun,
-                serving=[m.node for m in view.learners],
+                serving=[m.node for m in learners],
             )
 
     # ---- operations ------------------------------------------------------------------------
@@ -304,7 +301,7 @@ class Node:
         ]
 
         def tell(progress: Progress) -> None:
-            self._station.pulling = True
+            self._station.course.pulling = True
             self._station.tell_peer(Pulling(progress.bytes, progress.total))
             show(progress)
 
@@ -312,7 +309,6 @@ class Node:
             sources,
             run=self._config.run,
             uid=self.uid,
-            epoch=self._station.hold_epoch,
             local_from=view.members[0].uid,
             dialler=self._dialler,
             tls=self._dial_tls,
