@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import JoinError, NodeLost, StateError
+from lightning_chaos.errors import JoinError, NodeLost, StateDeclined, StateError
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
@@ -326,6 +326,8 @@ class Node:
         )
         try:
             return await self._station.unless_apart(work)
+        except StateDeclined as error:
+            raise JoinError(str(error)) from None
         except StateError as error:
             # All donors let go of it: the run has gone on, so another incarnation may try.
             self._station.fall_out(str(error))
