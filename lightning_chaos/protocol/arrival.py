@@ -75,7 +75,7 @@ class Arrival:
         """See that the search, and the stay outside the view, come to an end."""
         if self._standing.role is Role.SEARCHING:
             self._check_search()
-        elif self._standing.role in (Role.NEWCOMER, Role.LEARNER):
+        elif self._standing.role in (Role.NEWCOMER, Role.LEARNER, Role.LEAVING):
             self._check_contact()
 
     def _check_search(self) -> None:
@@ -91,7 +91,7 @@ class Arrival:
             self._give_up(f"{names or 'nobody'} answered but told no view; end it or use CHAOS_RUN")
 
     def _check_contact(self) -> None:
-        """All that this newcomer knew may have gone while it could not hear who came after."""
+        """All members that one outside the view knew may have gone, and nobody tells it more."""
         standing = self._standing
         if standing.view is None or any(uid in standing.linked for uid in standing.view.uids):
             self._alone_since = None
