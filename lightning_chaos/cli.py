@@ -83,6 +83,27 @@ def demo(
     sys.exit(0 if report.passed else 1)
 
 
+@main.command()
+@click.argument("log", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--script",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where the training script is, if it has moved since the run.",
+)
+def replay(log: Path, script: Path | None) -> None:
+    """Recompute a run in one process and compare the end, bit for bit.
+
+    LOG: a node's run log, or the directory of several.  Exit code 1: the ends differ; 2: it cannot
+    be replayed.
+    """
+    from lightning_chaos.replay.script import replay as run_again
+
+    verdict = run_again(log, script)
+    for line in verdict.lines():
+        click.echo(line)
+    sys.exit(0 if verdict.equal else 1)
+
+
 def _the_run(_: click.Context, __: click.Parameter, run: str | None) -> str:
     """The run named, or the only one on this machine.
 

@@ -12,6 +12,7 @@ import torch
 
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.skin import promotion
+from lightning_chaos.skin.origin import origin
 from lightning_chaos.skin.story import Story
 from lightning_chaos.skin.threads import share_processor
 from lightning_chaos.worker.node import Node
@@ -78,6 +79,11 @@ class Seat:
     def _trainer(self) -> Any:
         return self.lightning_module.trainer  # type: ignore[attr-defined]
 
+    @property
+    def _tells_digests(self) -> bool:
+        """Somebody reads digests of the state, which read the whole state once."""
+        return bool(self.settings.log_dir or self.settings.replay)
+
     @staticmethod
     def clock() -> float:
         """Seconds since 1970, as in the run log."""
@@ -107,6 +113,8 @@ class Seat:
             dialler=self._dialler,
         )
         self._story = Story(self._where)
+        # Before another node on this machine makes it one thread.
+        facts = origin(settings.min_members, self.root_device)
         try:
             standing = self._node.open()
         except RunFinished as finished:
@@ -116,6 +124,7 @@ class Seat:
             self._close_node("it did not get in")
             raise
         view = standing.view
+        self._node.log("script", **facts)
         self._rank = len(view.members) if standing.newcomer else 0
         self._world = self._rank + 1
         promotion.set_rank(self._rank)
