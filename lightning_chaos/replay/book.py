@@ -28,7 +28,8 @@ class Row(msgspec.Struct, frozen=True):
     """Among whom its samples were shared out; some may have died in the round."""
     weights: tuple[float, ...]
     ranges: tuple[Slice, ...]
-    loss: float | None
+    mark: int
+    """Checksum of the mean of the gradients."""
     stop: bool
     """Somebody had asked the run to end after this round."""
     threads: int
@@ -108,24 +109,25 @@ def read_book(path: Path) -> Book:
         )
     final, end = _end(events)
     _check_whole(events, end, path)
-    told = [e for e in events if e.event == "initial"]
     scripts = [e for e in events if e.event == "script"]
-    begun = next((e for e in scripts if not told or e.node == told[0].node), None)
     settings = next((e for e in events if e.event == "settings"), None)
-    if begun is None or settings is None:
+    if not scripts or settings is None:
         raise ReplayError(f"{path} does not tell which script was run: it is of an older version")
     _check_platforms(scripts)
     try:
+        rows = _rows(events, end)
+        oldest = rows[0].members[0].rpartition("/")[0]
+        begun = next((e for e in scripts if e.node == oldest), scripts[0])
         return Book(
-            node=begun.node,
+            node=oldest,
             script=msgspec.convert(begun.fields, Script),
             settings=settings["values"],
-            rounds=_rows(events, end),
+            rounds=rows,
             views={int(e["epoch"]): _view(e, runs[0]) for e in events if e.event == "view"},
             activated={
                 int(e["round"]): tuple(e["members"]) for e in events if e.event == "buffers"
             },
-            initial=str(told[0]["digest"]) if told else "",
+            initial=next((str(e["digest"]) for e in events if e.event == "initial"), ""),
             final=final,
             stopped=any(bool(e.get("stopped")) for e in events if e.event == "final"),
         )

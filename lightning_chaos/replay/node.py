@@ -208,8 +208,8 @@ class ReplayNode(Node):
 
     @override
     def record(self, op: OpId, **fields: Any) -> None:
-        """The loss is the first to tell that the states have parted."""
-        if self._first_difference is None and not _same(fields["loss"], self._row.loss):
+        """The round's mark tells where the sums part."""
+        if self._first_difference is None and fields["mark"] != self._row.mark:
             self._first_difference = self._round
 
     # ---- the end ---------------------------------------------------------------------------
@@ -270,12 +270,6 @@ def _add_up(
         blobs.append(part.blob)
         weights.append(part.weight)
     return Outcome(op, members, tuple(weights), total.close(), tuple(blobs), result)
-
-
-def _same(ours: float | None, theirs: float | None) -> bool:
-    if ours is not None and not np.isfinite(ours):
-        return theirs is None  # as JSON has it
-    return ours == theirs
 
 
 def _spell(share: Slice) -> str:

@@ -19,7 +19,7 @@ class Verdict:
     replay: str
     """Digest of the replay's."""
     first_difference: int | None
-    """First round with another loss; None if all are equal."""
+    """First round whose sums have another mark; None if all are equal."""
 
     @property
     def equal(self) -> bool:
@@ -37,9 +37,9 @@ class Verdict:
         if self.equal:
             return [*told, "equal, bit for bit"]
         where = (
-            "every loss is equal: something that training does not look at differs"
+            "all rounds' sums are alike as far as they are marked; what differs is elsewhere"
             if self.first_difference is None
-            else f"the loss differs first in round {self.first_difference}"
+            else f"the sums differ first in round {self.first_difference}"
         )
         return [*told, f"NOT EQUAL; {where}"]
 

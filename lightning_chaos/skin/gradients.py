@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_chaos.collective.reducer import Contribution
+from lightning_chaos.collective.roots import mark_of
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
 from lightning_chaos.skin.rounds import Rounds
 from lightning_chaos.worker.turns import Outcome
@@ -163,7 +164,7 @@ class Gradients(Rounds):
         losses = [(w, h.loss) for w, h in parts if h.loss is not None]
         counted = sum(w for w, _ in losses)
         self._mean_loss = sum(w * loss for w, loss in losses) / counted if counted else None
-        if not any(header.slices for header in headers):
+        if outcome.result is None or not any(header.slices for header in headers):
             return  # a further reduction of the same round: of manual optimization, or LBFGS
         facts, ledger = self._samples.facts, self._samples.ledger
         self.node.record(
@@ -180,6 +181,7 @@ class Gradients(Rounds):
             shuffle=facts.shuffle,
             drop_last=facts.drop_last,
             loss=self._mean_loss,
+            mark=mark_of(outcome.result),
             stop=any(h.stop for h in headers),
             threads=torch.get_num_threads(),
             round_s=round_s,

@@ -44,7 +44,7 @@ class Rounds(Seat):
                 case Go(view=view, sharers=sharers):
                     self.node.begin_round()
                     self._follow(view)
-                    if self.node.round == 0 and self._rank == 0 and self._tells_digests:
+                    if self.node.round == 0 and self._tells_digests:
                         self.node.tell_initial(self.image())
                     self._begun_at, self._wait_s, self._sharers = time.monotonic(), 0.0, sharers
                     return len(sharers), sharers.index(self.node.uid)
