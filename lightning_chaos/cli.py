@@ -57,6 +57,7 @@ def main() -> None:
     show_default=True,
     help="Mbit/s that each link is paced to.",
 )
+@click.option("--replay", "replayed", is_flag=True, help="Then recompute it all in one process.")
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
 def demo(
     nodes: int,
@@ -64,6 +65,7 @@ def demo(
     json_path: Path | None,
     keep_logs: Path | None,
     link_rate: float,
+    replayed: bool,
     script_args: Sequence[str],
 ) -> None:
     """Show a cluster on this machine that grows, is hurt and goes on.
@@ -76,7 +78,8 @@ def demo(
     # However the demo is ended, it ends the nodes it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
-    report = play(Settings(nodes, script, script_args, link_rate, keep_logs), console)
+    settings = Settings(nodes, script, script_args, link_rate, keep_logs, replay=replayed)
+    report = play(settings, console)
     print_report(report, console)
     if json_path is not None:
         write_json(report, json_path)
