@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -172,7 +172,8 @@ class ChaosHooks(Parts, Collectives):
             )
         assert isinstance(dataloader, DataLoader)
         if self._samples is None:
-            seed = int(os.environ.get("PL_GLOBAL_SEED") or random.SystemRandom().getrandbits(32))
+            # Of a script that does not seed at all, torch's own is any number.
+            seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
             self._samples = Samples(
                 trainer, facts, seed, self._begin_round, self.settings.min_members
             )
