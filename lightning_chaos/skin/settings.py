@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from lightning_chaos import agent
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.peer.discovery import default_run
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
@@ -63,6 +64,12 @@ def resolve(
         ConfigError: a value cannot work; names the argument and the variable.
     """
     env = _Environment(environ)
+    workers = int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1))
+    if workers > 1 and env.text(agent.PID, ""):
+        raise ConfigError(
+            f"--nproc-per-node={workers}: a node has one worker; start torchrun once for each "
+            "device (with CUDA_VISIBLE_DEVICES, say), each with --nproc-per-node=1"
+        )
     if buffers not in get_args(BufferMode):
         raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
     insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
