@@ -40,8 +40,7 @@ def end_with_agent() -> None:
     try:
         agent = os.pidfd_open(int(text))
     except ProcessLookupError:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return
+        agent = None
     except OSError as error:
         log.warning("cannot see whether torchrun (process %s) lives: %s", text, error)
         return
@@ -49,10 +48,11 @@ def end_with_agent() -> None:
     threading.Thread(target=_watch, args=(agent,), name="chaos-agent", daemon=True).start()
 
 
-def _watch(agent: int) -> None:
-    poll = select.poll()
-    poll.register(agent, select.POLLIN)
-    poll.poll()
+def _watch(agent: int | None) -> None:
+    if agent is not None:
+        poll = select.poll()
+        poll.register(agent, select.POLLIN)
+        poll.poll()
     log.warning("torchrun is gone: this worker leaves")
     os.kill(os.getpid(), signal.SIGTERM)  # in a fit a polite leave, elsewhere the end
     time.sleep(GRACE_S)

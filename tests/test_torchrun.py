@@ -140,3 +140,16 @@ def _a_worker_is_told_to_end(run: Cluster) -> None:
     assert run.told("leave", "a")
     for pid in pids(run, "a"):
         run.wait_gone(pid)
+
+
+@pytest.mark.cold
+def test_several_workers_are_refused_once_before_any_starts(tmp_path: Path) -> None:
+    flags = ["--rdzv-backend=chaos", "--nproc-per-node=2", "--max-restarts=3"]
+    with Cluster(
+        SCRIPTS / "train.py", directory=tmp_path / "run", launcher=Torchrun({"a": flags})
+    ) as run:
+        run.start("a")
+        assert run.wait_exit("a", COLD_S) == 1
+        said = run.output("a").read_text()
+        assert said.count("ConfigError: --nproc-per-node=2: a node has one worker") == 1
+        assert "GPU available" not in said

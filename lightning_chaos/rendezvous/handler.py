@@ -7,6 +7,7 @@ its own memory, so nobody's coming or going can make it stand still or restart t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import tempfile
@@ -29,6 +30,7 @@ from lightning_chaos.peer.greeting import greet
 from lightning_chaos.protocol.values import Member
 from lightning_chaos.rendezvous.doorstep import Doorstep, address_towards, is_here
 from lightning_chaos.rendezvous.flags import Flags, read_flags
+from lightning_chaos.skin.settings import check_one_worker
 from lightning_chaos.transport.address import Address, is_loopback
 from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.dial import dial, dial_tcp
@@ -45,6 +47,19 @@ log = logging.getLogger(__name__)
 def get_handler() -> Callable[[RendezvousParameters], RendezvousHandler]:
     """What makes handlers, as torchrun's entry point wants it."""
     return ChaosRendezvous
+
+
+class _OwnStore(HashStore):
+    """The agent's own: here it says how many workers it is about to start.
+
+    So several are refused once, in the agent, rather than by each of them at each restart.
+    """
+
+    @override
+    def set(self, key: str, value: str) -> None:
+        if key.startswith("torchelastic/role_info/"):
+            check_one_worker(int(json.loads(value)["local_world_size"]))
+        super().set(key, value)
 
 
 class ChaosRendezvous(RendezvousHandler):
@@ -91,7 +106,7 @@ class ChaosRendezvous(RendezvousHandler):
         os.environ.update(variables)
         with open_door("127.0.0.1", 0) as free:  # for a script that makes a process group
             port = free.getsockname()[1]
-        return RendezvousInfo(HashStore(), 0, 1, RendezvousStoreInfo("127.0.0.1", port))
+        return RendezvousInfo(_OwnStore(), 0, 1, RendezvousStoreInfo("127.0.0.1", port))
 
     def _way_in(self) -> dict[str, str]:
         """Where the node's door is and whom the worker asks."""

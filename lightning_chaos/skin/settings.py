@@ -64,12 +64,8 @@ def resolve(
         ConfigError: a value cannot work; names the argument and the variable.
     """
     env = _Environment(environ)
-    workers = int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1))
-    if workers > 1 and env.text(agent.PID, ""):
-        raise ConfigError(
-            f"--nproc-per-node={workers}: a node has one worker; start torchrun once for each "
-            "device (with CUDA_VISIBLE_DEVICES, say), each with --nproc-per-node=1"
-        )
+    if env.text(agent.PID, ""):
+        check_one_worker(int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1)))
     if buffers not in get_args(BufferMode):
         raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
     insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
@@ -99,6 +95,19 @@ def resolve(
     for name in (settings.host, *(a.host for a in settings.peers)):
         check_allowed(name, insecure=settings.insecure, encrypted=False)
     return settings
+
+
+def check_one_worker(workers: int) -> None:
+    """Refuse several workers under one torchrun agent.
+
+    Raises:
+        ConfigError: there is to be more than one.
+    """
+    if workers > 1:
+        raise ConfigError(
+            f"--nproc-per-node={workers}: a node has one worker; start torchrun once for each "
+            "device (with CUDA_VISIBLE_DEVICES, say), each with --nproc-per-node=1"
+        )
 
 
 class _Environment:
