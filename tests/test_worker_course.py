@@ -143,3 +143,17 @@ def test_who_is_alone_and_leaves_asks_nobody() -> None:
 
 def test_who_fell_out_without_wanting_to_is_told_so() -> None:
     assert turn(member(view(1, (A, B), 0)), 1, apart="its peer died") == Apart("its peer died")
+
+
+def test_who_is_alone_knows_of_no_other_member_in_any_view_to_come() -> None:
+    course = member(view(1, (A,), 0))
+    assert course.alone
+    course.install(view(2, (A,), 3, (C,)), None, "c starts to learn")
+    assert course.alone
+    course.install(view(3, (A, C), 3), None, "c joins")
+    assert not course.alone
+    course.install(view(4, (A,), 5), None, "c leaves")
+    course.enter(3)
+    assert not course.alone
+    course.enter(5)
+    assert course.alone

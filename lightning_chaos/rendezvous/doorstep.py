@@ -41,7 +41,10 @@ class Doorstep:
                 # name, which lives in the same network namespace and ends with its process.
                 claim.bind(f"\0lightning-chaos {ip} {self._port}")
             except OSError as error:
-                raise AddressError(f"{host}:{port} is not free: {error.strerror}") from None
+                raise AddressError(
+                    f"cannot have {host}:{port} for this node: {error.strerror}. Give it another "
+                    "port (--rdzv-conf port=PORT, CHAOS_PORT; 0 takes any free one)"
+                ) from None
             self._sockets = opened.pop_all()
         self._host = host
 

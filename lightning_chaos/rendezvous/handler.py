@@ -119,7 +119,7 @@ class ChaosRendezvous(RendezvousHandler):
         if known:  # it was in the run with them: it must not found another one
             ask = [*known, *ask]
         elif known is None and len(others) == len(flags.endpoints):
-            asyncio.run(_wait_for_answer(others, flags, mine))
+            asyncio.run(_wait_for_answer(others, flags))
         elif others or not flags.named_run:  # it is on the list, so it founds if nobody answers
             ask = [*ask, str(mine)]
         # Else it asks nobody: the machine's own directory knows nodes of a run of that name.
@@ -192,7 +192,7 @@ def _same(one: Address, other: Address) -> bool:
     return one.port == other.port and (len(hosts) == 1 or all(map(is_loopback, hosts)))
 
 
-async def _wait_for_answer(endpoints: Iterable[Address], flags: Flags, me: Address) -> None:
+async def _wait_for_answer(endpoints: Iterable[Address], flags: Flags) -> None:
     """Wait until a node of the run answers: the first one may still be starting.
 
     Raises:
@@ -210,9 +210,9 @@ async def _wait_for_answer(endpoints: Iterable[Address], flags: Flags, me: Addre
         if time.monotonic() > deadline:
             why = "; ".join(f"{address}: {reason}" for address, reason in problems.items())
             raise JoinError(
-                f"no node of the run answered within {flags.join_timeout_s:g} s ({why}), and no "
-                f"endpoint is free on this machine, where this node is {me}. Name the address of "
-                "a live node in --rdzv-endpoint, or one of this machine to found the run there; "
+                f"no node of run {flags.settings.run} answered within {flags.join_timeout_s:g} s "
+                f"({why}), and no endpoint is a free address of this machine. Name a live node's "
+                "address in --rdzv-endpoint, or a free one of this machine to found the run; "
                 "--rdzv-conf join_timeout=SECONDS waits longer"
             )
         await asyncio.sleep(_CALL_AGAIN_S)

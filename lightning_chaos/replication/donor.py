@@ -28,7 +28,7 @@ from lightning_chaos.transport.pacer import Pacer
 PIECE_BYTES = 64 << 10
 """At most so much leaves at once, so that other traffic of the link gets its turns."""
 NOT_YET_EVERY_S = 0.25
-_SERVED = "it goes on training and serves this state no more"
+_SERVED = Refuse("it goes on training and serves this state no more")
 _TINY_WAIT_S = 0.0005
 """Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
@@ -74,7 +74,7 @@ class Donor:
         self._tls = tls
         self._patience_s = patience_s
         self._offer: _Offer | None = None
-        self._over: dict[Uid, str] = {}
+        self._over: dict[Uid, Refuse] = {}
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -88,7 +88,7 @@ class Donor:
     def decline(self, reason: str, learners: Collection[Uid]) -> None:
         """There is nothing to serve to these learners."""
         self._end_offer()
-        self._over.update(dict.fromkeys(learners, reason))
+        self._over.update(dict.fromkeys(learners, Refuse(reason, final=True)))
         self._changed.set()
 
     def withdraw(self) -> None:
@@ -136,7 +136,7 @@ class Donor:
             if service.within_shard:
                 service.channel.abort()
             else:
-                service.channel.send(Refuse(_SERVED))
+                service.channel.send(_SERVED)
                 service.channel.close()
 
     async def _converse(self, channel: ShardChannel) -> str:
@@ -144,11 +144,11 @@ class Donor:
         if ask is None:
             return ""
         if not isinstance(ask, Ask):
-            return _refuse(channel, f"the first message must be Ask, not {type(ask).__name__}")
+            return _refuse(channel, Refuse(f"the first message is {type(ask).__name__}, not Ask"))
         if ask.run != self._run:
-            return _refuse(channel, f"this is run {self._run!r}, not {ask.run!r}")
+            return _refuse(channel, Refuse(f"this is run {self._run!r}, not {ask.run!r}"))
         found = await self._image_for(ask, channel)
-        if isinstance(found, str):
+        if isinstance(found, Refuse):
             return _refuse(channel, found)
         pacer = self._pacer_for(ask.learner)
         service = _Service(channel)
@@ -159,12 +159,12 @@ class Donor:
                 if self._offer is not found:
                     return "withdrawn"
                 if problem := await self._answer(message, found, service, pacer):
-                    return _refuse(channel, problem)
+                    return _refuse(channel, Refuse(problem))
             return ""
         finally:
             self._services.discard(service)
 
-    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | str:
+    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Refuse:
         """The offer asked for as soon as it is there, or why there is none."""
         try:
             async with asyncio.timeout(self._patience_s):
@@ -177,8 +177,8 @@ class Donor:
                     self._changed.clear()
                     await _wait_briefly(self._changed)
         except TimeoutError:
-            return f"no state to serve within {self._patience_s:g} s"
-        return "the learner has gone"
+            return Refuse(f"no state to serve within {self._patience_s:g} s")
+        return Refuse("the learner has gone")
 
     async def _answer(
         self, message: AnyPull | Arrived, offer: _Offer, service: _Service, pacer: Pacer
@@ -213,10 +213,10 @@ class Donor:
             await channel.drain(self._patience_s)
 
 
-def _refuse(channel: ShardChannel, reason: str) -> str:
-    channel.send(Refuse(reason))
+def _refuse(channel: ShardChannel, refusal: Refuse) -> str:
+    channel.send(refusal)
     channel.close()
-    return reason
+    return refusal.reason
 
 
 async def _wait_briefly(event: asyncio.Event) -> None:

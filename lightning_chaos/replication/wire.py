@@ -40,6 +40,8 @@ class Refuse(Pull, frozen=True, array_like=True, tag=True):
     """Why the donor serves no (more) shards; it closes after this."""
 
     reason: str
+    final: bool = False
+    """Nothing will change that: the learner need not come again."""
 
 
 class ManifestReply(Pull, frozen=True, array_like=True, tag=True):

@@ -37,6 +37,14 @@ class Course:
         """It has or had a part in the run: it is no learner any more."""
         return self._sharers is not None
 
+    @property
+    def alone(self) -> bool:
+        """No view that is known, up to the newest, has another member."""
+        ahead = [view for view, _ in self._planned]
+        return all(
+            view is not None and view.uids == (self._me,) for view in (self.in_force, *ahead)
+        )
+
     # ---- from the peer ---------------------------------------------------------------------
 
     def permit(self, upto: int) -> None:

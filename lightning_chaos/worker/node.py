@@ -18,8 +18,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import JoinError, NodeLost, StateError
+from lightning_chaos.errors import JoinError, NodeLost, StateDeclined, StateError
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
@@ -132,9 +134,14 @@ class Node:
     def open_again(self) -> Standing:
         """After this incarnation fell out of the run: a new peer, a new incarnation."""
         self._in_step = False
-        self._call(self._station.aclose(self._station.apart))
+        before = self._station
+        self._call(before.aclose(before.apart))
+        self._config = msgspec.structs.replace(self._config, base_epoch=before.course.view.epoch)
         self._station = self._new_station()
-        return self.open()
+        standing = self.open()
+        if not standing.newcomer:
+            self._tell(lambda station: station.go_on_from(before))
+        return standing
 
     def close(self, reason: str = "the worker ends") -> None:
         """Say goodbye and give back every thread, process and socket; may be called twice."""
@@ -319,6 +326,8 @@ class Node:
         )
         try:
             return await self._station.unless_apart(work)
+        except StateDeclined as error:
+            raise JoinError(str(error)) from None
         except StateError as error:
             # All donors let go of it: the run has gone on, so another incarnation may try.
             self._station.fall_out(str(error))

@@ -233,7 +233,8 @@ class Station:
         """This incarnation has no part in the run any more."""
         if not self.apart:
             self.apart = reason
-            self._freeze()
+            if self._course is None or not self._course.alone:
+                self._freeze()  # one that is alone ends the round it is in by itself
         self._tell()
 
     @property
@@ -371,6 +372,17 @@ class Station:
                 case Purge():
                     self._mesh.purge()
 
+    def go_on_from(self, before: Station) -> None:
+        """Alone, and founded the run anew: its last incarnation's rounds stand, as its own."""
+        before.settle_all()
+        self.course.begun = before.course.begun
+        self.tell_peer(local.Begun(self.course.begun))
+
+    def settle_all(self) -> None:
+        """Every operation so far is stable."""
+        if self._records:
+            self._settle(self._records[-1].op)
+
     def _settle(self, op: OpId) -> None:
         """Write what was kept back until this operation was stable."""
         while self._records and self._records[0].op <= op:
@@ -427,9 +439,9 @@ class Station:
         Raises:
             OperationMismatch: members asked for different things under this number.
         """
-        if self.apart:
-            return None
         assert self._exchange is not None
+        if self.apart and not self.course.alone:
+            return None
         self._finished = None
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self._carry_out()
@@ -562,8 +574,7 @@ class Station:
 
     async def finish(self, round_: int, final: dict[str, Any], bound_s: float) -> None:
         """Training is over: wait until it is over everywhere, or too long."""
-        if self._records:
-            self._settle(self._records[-1].op)
+        self.settle_all()
         self.run_log.write("final", **final)
         self.tell_peer(local.Done(round_))
         try:
