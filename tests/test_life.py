@@ -92,7 +92,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 class Early(pl.Callback):
-    def on_sanity_check_start(self, trainer, module):
+    def on_train_start(self, trainer, module):
         os.kill(os.getpid(), signal.SIGTERM)
 
 trainer = pl.Trainer(strategy="chaos", accelerator="cpu", logger=False, callbacks=[Early()])
