@@ -19,7 +19,7 @@ from lightning_chaos import agent
 from lightning_chaos.errors import AddressError, ConfigError, JoinError
 from lightning_chaos.rendezvous.doorstep import Doorstep, is_here
 from lightning_chaos.rendezvous.flags import Flags, read_flags
-from lightning_chaos.rendezvous.handler import ChaosRendezvous, get_handler
+from lightning_chaos.rendezvous.handler import ChaosRendezvous
 from lightning_chaos.skin.settings import resolve
 from lightning_chaos.transport.door import open_door
 
@@ -66,7 +66,10 @@ def free() -> str:
 def test_torchrun_finds_the_handler_by_its_name() -> None:
     (entry,) = entry_points(group="torchrun.handlers", name="chaos")
     assert entry.value == "lightning_chaos.rendezvous:get_handler"
-    assert get_handler() is ChaosRendezvous
+    params = RendezvousParameters("chaos", "", "none", 1, 1)
+    made = entry.load()()(params)
+    assert made.get_backend() == entry.name
+    made.shutdown()
 
 
 def test_flags_become_settings() -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch.distributed import HashStore  # type: ignore[attr-defined]
@@ -42,11 +42,6 @@ _CALL_LEAST_S = 0.1
 _CALL_AGAIN_S = 0.2
 _OLD_PEER_S = 3.0
 log = logging.getLogger(__name__)
-
-
-def get_handler() -> Callable[[RendezvousParameters], RendezvousHandler]:
-    """What makes handlers, as torchrun's entry point wants it."""
-    return ChaosRendezvous
 
 
 class _OwnStore(HashStore):
