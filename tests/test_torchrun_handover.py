@@ -17,10 +17,11 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 
 from lightning_chaos import agent
 from lightning_chaos.errors import AddressError, ConfigError, JoinError
-from lightning_chaos.rendezvous.doorstep import Doorstep, is_here
+from lightning_chaos.rendezvous.doorstep import Doorstep, address_towards, is_here
 from lightning_chaos.rendezvous.flags import Flags, read_flags
 from lightning_chaos.rendezvous.handler import ChaosRendezvous
 from lightning_chaos.skin.settings import resolve
+from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.door import open_door
 
 
@@ -111,6 +112,7 @@ def test_the_run_is_named_by_flag_then_by_environment() -> None:
         ({"conf": {"join_timeout": "soon"}}, "join_timeout=soon: write a number of seconds"),
         ({"conf": {"linger": "-1"}}, "CHAOS_LINGER='-1' is out of range"),
         ({"endpoint": "127.0.0.1"}, "write host:port"),
+        ({"endpoint": "a..b:4711"}, "a..b:4711: no machine can have that name"),
         ({"endpoint": "192.0.2.1:4711"}, "set CHAOS_INSECURE=1"),
     ],
 )
@@ -192,7 +194,8 @@ def test_a_place_where_somebody_listens_is_not_free() -> None:
 def test_which_names_are_this_machines() -> None:
     assert is_here("127.0.0.1")
     assert is_here("localhost")
-    assert not is_here("192.0.2.1")
+    assert not is_here("198.51.100.1")
+    assert address_towards(Address("127.0.0.1", 4711)) == "127.0.0.1"
 
 
 # ---- whom the worker asks ----------------------------------------------------------------------

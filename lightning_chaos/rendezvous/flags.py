@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_chaos.errors import ConfigError
+from lightning_chaos.errors import AddressError, ConfigError
 from lightning_chaos.skin.settings import Settings, resolve
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
 
@@ -76,7 +76,7 @@ def read_flags(
             f"--rdzv-conf: no such option {', '.join(unknown)}; there are "
             f"{', '.join(sorted([*_VARIABLES, 'join_timeout']))}"
         )
-    endpoints = tuple(parse_address(text) for text in endpoint.split(",") if text.strip())
+    endpoints = tuple(_endpoint(text) for text in endpoint.split(",") if text.strip())
     named = run_id != NO_ID or bool(environ.get("CHAOS_RUN", "").strip())
     variables = {_VARIABLES[key]: value for key, value in given.items()}
     variables["CHAOS_MIN_MEMBERS"] = str(min_nodes)
@@ -88,6 +88,15 @@ def read_flags(
     for address in endpoints:
         check_allowed(address.host, insecure=settings.insecure, encrypted=False)
     return Flags(endpoints, variables, settings, named, join_timeout_s)
+
+
+def _endpoint(text: str) -> Address:
+    address = parse_address(text)
+    try:
+        address.host.encode("idna")  # as every look-up does
+    except UnicodeError:
+        raise AddressError(f"--rdzv-endpoint={text}: no machine can have that name") from None
+    return address
 
 
 def _seconds(name: str, text: str) -> float:
