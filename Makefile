@@ -30,11 +30,11 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## how long joins, kills and leaves take: a table with its spread
+bench: $(VENV)/.installed ## how long joins, kills and leaves take: tables with their spread
 	$(BIN)/python benchmarks/events.py $(ARGS)
 
-bench-smoke: $(VENV)/.installed ## the same, once, to see that it still runs
-	$(BIN)/python benchmarks/events.py --repeat 1
+bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
+	$(BIN)/python benchmarks/events.py --smoke
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py
