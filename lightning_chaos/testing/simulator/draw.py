@@ -70,8 +70,8 @@ def draw(seed: int) -> Case:
     """The case of that seed."""
     rng = random.Random(f"case {seed}")
     names = NODES[: rng.choice((2, 3, 3, 4, 5))]
-    same_machine = rng.random() < 0.5
-    make = rng.choice((_mixed, _mixed, _storm, _duel, _duel, _sluggish))
+    same_machine = rng.random() < 0.3
+    make = rng.choice((_mixed, _mixed, _storm, _duel, _duel, _duel, _sluggish))
     faults = make(_Dice(rng, names, same_machine))
     faults.sort(key=lambda fault: fault.at)
     return Case(seed, names, tuple(faults), same_machine, rng.random() < 0.3)

@@ -30,7 +30,8 @@ class Invariants:
         self._world = world
         self._views: dict[int, View] = {}
         self._bases: dict[int, int] = {}
-        self._decisions: dict[int, Decision | None] = {}
+        self.decisions: dict[int, Decision | None] = {}
+        """What the view of each epoch told frozen workers to do; None for planned ones."""
         self._acked: dict[Ballot, set[Uid]] = {}
         self._stable: dict[OpId, dict[Entry, set[Worker]]] = {}
         self._installed: dict[Uid, int] = {}
@@ -59,10 +60,10 @@ class Invariants:
         if known is not None and known != view and self._held(known):
             raise Violation(f"two views of epoch {view.epoch}: {_names(known)}; {_names(view)}")
         if view != known:
-            self._views[view.epoch], self._decisions[view.epoch] = view, said.decision
+            self._views[view.epoch], self.decisions[view.epoch] = view, said.decision
             self._agreed(node, view)
-        if self._decisions[view.epoch] != said.decision:
-            known_decision = self._decisions[view.epoch]
+        if self.decisions[view.epoch] != said.decision:
+            known_decision = self.decisions[view.epoch]
             raise Violation(
                 f"two decisions of epoch {view.epoch}: {known_decision}, {said.decision}"
             )
@@ -115,14 +116,18 @@ class Invariants:
         """Nobody is left who holds the state."""
         return not self.members()
 
+    def newest(self) -> View:
+        """The view with the highest epoch that anybody who takes part has installed."""
+        views = [n.peer.view for n in self.members() if n.peer.view is not None]
+        return max(views, key=lambda view: view.epoch)
+
     def has_quorum(self) -> bool:
         """Whether those who live may go on without the others, by the rule of design §4.
 
         They need a quorum of the newest view they know, and of any that those who are gone may
         have committed on top of it.
         """
-        members = self.members()
-        newest = max((n.peer.view for n in members if n.peer.view), key=lambda view: view.epoch)
+        members, newest = self.members(), self.newest()
         live = {n.uid for n in members}
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]
@@ -140,7 +145,7 @@ class Invariants:
         assert view is not None
         for epoch, base in self._bases.items():
             later = self._views[epoch]
-            planned = self._decisions[epoch] is None
+            planned = self.decisions[epoch] is None
             if base == view.epoch and planned and later.switch <= round_ and self._held(later):
                 raise Violation(
                     f"{worker.uid} begins round {round_} under epoch {view.epoch}; epoch {epoch} "
