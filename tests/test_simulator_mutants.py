@@ -1,7 +1,7 @@
 """The invariants bite: protocols that are broken on purpose are caught.
 
-Each mutant takes one promise away, and some of fifty random runs shows it.  The same seeds break
-nothing otherwise (``test_simulator_seeds``).
+Each mutant takes one promise away, and some of a few hundred random runs shows it.  The same
+seeds break nothing otherwise (``test_simulator_seeds``).
 """
 
 from __future__ import annotations
@@ -56,16 +56,6 @@ def permits_do_not_wait(patch: Patch) -> None:
     patch.setattr(Acceptor, "blocked", None)
 
 
-def only_the_last_promise_counts(patch: Patch) -> None:
-    """Forget the switch round of a change agreed to before another one."""
-
-    def blocked(self: Acceptor) -> int | None:
-        last = self.acked[-1] if self.acked else None
-        return last.view.switch if last is not None and last.planned else None
-
-    patch.setattr(Acceptor, "blocked", property(blocked))
-
-
 def what_may_be_committed_is_forgotten(patch: Patch) -> None:
     """Count the quorum over the last view installed alone."""
     patch.setattr(change.Change, "uncertain", lambda self, me: ())
@@ -117,17 +107,17 @@ MUTANTS = {
     a_refusal_accounts_for_the_dead: 0,
     promises_are_not_kept: 0,
     permits_do_not_wait: 0,
-    only_the_last_promise_counts: 500,
-    what_may_be_committed_is_forgotten: 540,
-    older_agreements_are_not_told: 600,
-    data_is_shared_out_too_early: 80,
+    what_may_be_committed_is_forgotten: 100,
+    older_agreements_are_not_told: 100,
+    data_is_shared_out_too_early: 200,
     part_of_a_result_is_kept: 0,
 }
-"""And the first of the fifty seeds: rare traces are not in every fifty."""
+"""And the seed to begin with: the traces that show it come once in a hundred or so."""
+RUNS = 300
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_broken_protocol_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
     mutant(monkeypatch)
-    seeds = range(MUTANTS[mutant], MUTANTS[mutant] + 50)
+    seeds = range(MUTANTS[mutant], MUTANTS[mutant] + RUNS)
     assert any(simulate(draw(seed), story=False).problem for seed in seeds), mutant.__doc__
