@@ -202,6 +202,7 @@ class Node:
         """Training is ready; a newcomer now asks to join."""
         if at_round >= 0:
             self.log("asks", round=at_round)
+        self.log("ready")
         self._tell(lambda station: station.tell_peer(AskSeat(fingerprint, at_round)))
 
     def _tell(self, work: Callable[[Station], None]) -> None:

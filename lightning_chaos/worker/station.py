@@ -264,6 +264,7 @@ class Station:
 
     def _install(self, view: View, decision: Decision | None, reason: str) -> None:
         assert self._exchange is not None and self._mesh is not None
+        self.run_log.write("commit", epoch=view.epoch, reason=reason, planned=decision is None)
         self._exchange.install(view, decision)
         self.course.install(view, decision, reason)
         self._check_pulled()
@@ -558,6 +559,7 @@ class Station:
     def leave(self) -> None:
         """Ask to be planned out."""
         self.course.leaving = True
+        self.run_log.write("leaving")
         self.tell_peer(local.Leaving())
         self._tell()
 

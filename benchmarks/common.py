@@ -1,0 +1,37 @@
+"""What the benchmarks share: the frame of their tables."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--smoke", action="store_true", help="only see that it runs, in seconds")
+    parser.add_argument("--write", type=Path, help="also write the table to this file")
+    return parser
+
+
+def machine() -> str:
+    """One line: the machine, and the versions that matter."""
+    names = ("lightning-chaos", "torch", "lightning", "numpy")
+    versions = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in names)
+    cores, memory = psutil.cpu_count(), psutil.virtual_memory().total / 2**30
+    return (
+        f"{cores} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()} "
+        f"{platform.release()}, Python {platform.python_version()}, {versions}."
+    )
+
+
+def publish(text: str, to: Path | None) -> None:
+    """Print a table and write it where the user wants it."""
+    print(text)
+    if to:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(text)
