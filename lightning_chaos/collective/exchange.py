@@ -24,10 +24,11 @@ from lightning_chaos.collective.actions import (
     Stable,
     Verdict,
 )
+from lightning_chaos.collective.attempt import Space
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
 from lightning_chaos.collective.layout import HEADER, Layout
-from lightning_chaos.collective.operation import Operation, Space
+from lightning_chaos.collective.operation import Operation
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
@@ -93,7 +94,7 @@ class Exchange:
         weight: float = 0.0,
         buckets: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        """Contribute to the next operation; its end comes as :class:`Finished`.
+        """Contribute to the next operation at once; its end comes as :class:`Finished`.
 
         While frozen it only gets ready, and begins under the view that ends the freeze.
 
@@ -111,26 +112,91 @@ class Exchange:
             ChaosError: the weight cannot be used or the blob is too long.
             ValueError: out of turn, or vector and buckets do not fit.
         """
-        if self._current is not None or self._waiting is not None or op <= self._last:
-            raise ValueError(f"operation {op} begun out of turn, the last one was {self._last}")
         if buckets is None:
             buckets = () if vector is None else ((0, vector.nbytes),)
-        fresh = Operation(op, label, blob, vector, weight, buckets, self._space, self._clock())
+        operation = self._next(op, label, vector, weight, buckets)
+        operation.close(blob, self._clock())
+        self._admit(operation)
+
+    def open(
+        self,
+        op: OpId,
+        label: str,
+        vector: Floats,
+        weight: float,
+        buckets: Sequence[tuple[int, int]],
+    ) -> None:
+        """Begin the next operation before its contribution is there.
+
+        :meth:`give` and :meth:`close` bring it.  Arguments and errors are those of :meth:`begin`;
+        each bucket of the vector must stay unchanged from when it is given.
+        """
+        self._admit(self._next(op, label, vector, weight, buckets))
+
+    def give(self, bucket: int) -> None:
+        """That bucket of the open operation's vector has its value.
+
+        Raises:
+            ValueError: no operation is open, or the bucket was given before.
+        """
+        operation = self._opened()
+        operation.give(bucket)
+        if operation is self._current and not self._frozen:
+            self._hand.contribute(operation, operation.attempt.layout.buckets[bucket])
+            self._settle()
+
+    def close(self, blob: bytes) -> None:
+        """Contribute all that the open operation lacks: the other buckets, and the header.
+
+        Raises:
+            ChaosError: the blob is too long.
+            ValueError: no operation is open.
+        """
+        operation = self._opened()
+        rest = operation.close(blob, self._clock())
+        if operation is self._current and not self._frozen:
+            layout = operation.attempt.layout
+            operation.check(len(layout.members))
+            pieces = (chunk for bucket in rest for chunk in layout.buckets[bucket])
+            self._hand.contribute(operation, [layout.chunks[HEADER], *pieces])
+            self._settle()
+
+    def _next(
+        self,
+        op: OpId,
+        label: str,
+        vector: Floats | None,
+        weight: float,
+        buckets: Sequence[tuple[int, int]],
+    ) -> Operation:
+        if self._current is not None or self._waiting is not None or op <= self._last:
+            raise ValueError(f"operation {op} begun out of turn, the last one was {self._last}")
+        return Operation(op, label, vector, weight, buckets, self._space)
+
+    def _admit(self, operation: Operation) -> None:
         if self._frozen:
-            self._waiting = fresh
+            self._waiting = operation
         else:
-            self._start(fresh)
+            self._start(operation)
+
+    def _opened(self) -> Operation:
+        operation = self._current or self._waiting
+        if operation is None or operation.closed:
+            raise ValueError(f"no operation is open, the last one was {self._last}")
+        return operation
 
     def late(self) -> tuple[OpId, float, tuple[Uid, ...]] | None:
         """The operation under way, its seconds so far, and who owes this worker a contribution.
 
-        A result that does not come names nobody: its root may itself be waiting.
+        They count from when this member had contributed all: until then it is itself the one
+        that others wait for.  A result that does not come names nobody: its root may itself be
+        waiting.
         """
         operation = self._current
-        if operation is None or self._frozen:
+        if operation is None or self._frozen or not operation.closed:
             return None
         owing = tuple(dict.fromkeys(operation.missing()))
-        return operation.op, self._clock() - operation.begun_s, owing
+        return operation.op, self._clock() - operation.closed_s, owing
 
     # ---- from the peer -----------------------------------------------------------------------
 
@@ -238,7 +304,7 @@ class Exchange:
         layout = Layout.of(view.uids, view.plan, operation.buckets)
         operation.afresh(self._me, view.epoch, layout)
         self._current = operation
-        self._hand.contribute(operation)
+        self._hand.contribute(operation, operation.given())
         self._settle()
         self._out.append(Resume())
 
@@ -292,7 +358,7 @@ class Exchange:
         else:
             layout = Layout.of(view.uids, view.plan, operation.buckets)
             operation.afresh(self._me, view.epoch, layout)
-            self._hand.contribute(operation)
+            self._hand.contribute(operation, operation.given())
         self._settle()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -314,7 +380,7 @@ class Exchange:
         operation.again(self._me, view.epoch, dict(decision.held))
         mine = [chunk for chunk, holder in decision.held.items() if holder == self._me]
         self._hand.pass_on(operation, view.epoch, mine, view.uids)
-        self._hand.contribute(operation)
+        self._hand.contribute(operation, operation.given())
 
     # ---- small things ------------------------------------------------------------------------
 
