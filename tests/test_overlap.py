@@ -43,12 +43,22 @@ def test_a_member_killed_between_its_first_bucket_and_its_last_leaves_no_trace(
     run.finish("b", "c")
 
 
-def test_an_error_in_the_middle_of_backward_costs_the_others_nothing(cluster: MakeCluster) -> None:
-    run = cluster("--fail", "b", script=SCRIPT)
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ("error", "ValueError: a mistake in the user's code"),
+        ("collective", "ChaosError: all_gather was asked for during backward"),
+    ],
+)
+def test_an_error_in_the_middle_of_backward_costs_the_others_nothing(
+    cluster: MakeCluster, mistake: str, told: str
+) -> None:
+    run = cluster("--fail", "b", "--mistake", mistake, script=SCRIPT)
     run.up("a", "b", "c")
     gates(run, "a", "b", "c")
+    (run.log_dir / "fail").touch()
     assert run.wait_exit("b", 20.0) == 1
-    assert "a mistake in the user's code" in run.tail("b", 40)
+    assert told in run.tail("b", 40)
     run.wait_members("a", "c")
     run.wait_rounds(3)
     run.finish("a", "c")

@@ -73,7 +73,7 @@ class Gradients(Rounds):
             and self._world > 1
             and self.node.in_step
             and module.automatic_optimization
-            and not any(_has_own_hook(x, _HOOK) for x in (module, *trainer.callbacks))
+            and not any(has_own_hook(x, _HOOK) for x in (module, *trainer.callbacks))
         )
 
     def _expect_gradients(self) -> None:
@@ -214,7 +214,7 @@ class Gradients(Rounds):
         return self._figures
 
 
-def _has_own_hook(of: Any, name: str) -> bool:
+def has_own_hook(of: Any, name: str) -> bool:
     """Whether the user gives that hook a meaning; Lightning's own classes do nothing in it."""
     where = getattr(getattr(of, name), "__module__", "")
     return not where.startswith(("lightning.", "pytorch_lightning."))

@@ -2,7 +2,8 @@
 
 In round ``--at`` the backward of the first of three layers, each a bucket of its own, waits until
 a bucket of every other member has come; it tells that as ``gate``.  Then one node may pause (to be
-killed) or raise, and the others wait until the view has lost it.
+killed) or raise (when the test has made the file ``fail``), and the others wait until the view has
+lost it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,15 @@ NODE = os.environ["CHAOS_NODE"]
 came: dict[int, set[str]] = defaultdict(set)
 """Whose buckets have come, by round."""
 news = threading.Condition()
+
+
+def wait(condition: Callable[[], bool], what: str) -> None:
+    """Stand still until it is so."""
+    deadline = time.monotonic() + BOUND_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.005)
 
 
 class Watched(Exchange):
@@ -92,12 +103,12 @@ class Net(pl.LightningModule):
         if self.args.pause == NODE:
             time.sleep(BOUND_S)
         if self.args.fail == NODE:
+            wait(Path(os.environ["CHAOS_LOG"], "fail").exists, "the word to fail")
+            if self.args.mistake == "collective":
+                self.all_gather(torch.ones(1))
             raise ValueError("a mistake in the user's code")
-        deadline = time.monotonic() + BOUND_S
-        while self.args.pause + self.args.fail and node.view.uids == members:
-            if time.monotonic() > deadline:
-                raise TimeoutError("nobody was lost")
-            time.sleep(0.005)
+        if self.args.pause or self.args.fail:
+            wait(lambda: node.view.uids != members, "the loss of a member")
         self.story.write("on", round=node.round, view=node.view.epoch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -110,6 +121,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--pause", default="")
     parser.add_argument("--fail", default="")
+    parser.add_argument("--mistake", choices=["error", "collective"], default="error")
     args = parser.parse_args()
 
     import lightning_chaos.worker.station as station
