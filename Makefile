@@ -3,11 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
-# What is run once more against the built wheel, in an environment without the sources.
-WHEEL_TESTS ?= test_house.py test_autoload.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-smoke docs build wheel-test clean
+.PHONY: help demo test lint bench bench-smoke docs build clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -17,8 +15,13 @@ help: ## list the targets
 demo: $(VENV)/.installed ## nodes join, crash and leave while a model trains (ARGS="--help")
 	@$(BIN)/lightning-chaos demo $(ARGS)
 
-test: lint wheel-test ## lint, the tests against the built wheel, then all tests
-	$(BIN)/pytest $(ARGS)
+# The tests run against the wheel, in an environment of its own that has not seen the sources.
+test: lint build $(WHEEL_VENV)/.installed ## lint, then all tests against the built wheel
+	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+	cd $(WHEEL_VENV) && bin/python -P -c \
+	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
+	cd $(WHEEL_VENV) && bin/pytest -p no:cacheprovider -c ../../pyproject.toml \
+	  --rootdir ../.. ../../tests $(ARGS)
 
 lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links of the documents
 	$(BIN)/ruff check .
@@ -27,11 +30,15 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## how long joins, kills and leaves take: a table with its spread
+bench: $(VENV)/.installed ## joins, kills and leaves; reductions beside gloo's; overlap: tables
 	$(BIN)/python benchmarks/events.py $(ARGS)
+	$(BIN)/python benchmarks/allreduce.py $(ARGS)
+	$(BIN)/python benchmarks/overlap.py $(ARGS)
 
-bench-smoke: $(VENV)/.installed ## the same, once, to see that it still runs
-	$(BIN)/python benchmarks/events.py --repeat 1
+bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
+	$(BIN)/python benchmarks/events.py --smoke
+	$(BIN)/python benchmarks/allreduce.py --smoke
+	$(BIN)/python benchmarks/overlap.py --smoke
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py
@@ -39,13 +46,6 @@ docs: $(VENV)/.installed ## check the links of the documents (they are read as t
 build: $(VENV)/.installed ## wheel and source archive in dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-
-wheel-test: build $(WHEEL_VENV)/.installed ## some tests against the wheel, in a clean environment
-	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
-	cd $(WHEEL_VENV) && bin/python -P -c \
-	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
-	cd $(WHEEL_VENV) && bin/pytest -q -p no:cacheprovider -c ../../pyproject.toml \
-	  --rootdir ../.. $(addprefix ../../tests/,$(WHEEL_TESTS))
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) .make dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from common import machine, measured, milliseconds, parser, publish, seated_node
+from common import machine, milliseconds, publish
+from members import measured, parser, seated_node
 
 from lightning_chaos.collective.flat import buckets
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine, measured, milliseconds, parser, publish, seated_node
+from common import machine, milliseconds, publish
+from members import measured, parser, seated_node
 from torch import Tensor, nn
 
 from lightning_chaos.collective.reducer import Contribution, Reducer

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_chaos import __version__
-from lightning_chaos.errors import ChaosError, JoinError
+from lightning_chaos.errors import ChaosError, ConfigError, JoinError
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
 
@@ -83,7 +83,27 @@ def demo(
     sys.exit(0 if report.passed else 1)
 
 
-_RUN = click.option("--run", required=True, envvar="CHAOS_RUN", help="Run id.")
+def _the_run(_: click.Context, __: click.Parameter, run: str | None) -> str:
+    """The run named, or the only one on this machine.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+    """
+    from lightning_chaos.peer.discovery import live_runs
+
+    if run is not None:
+        return run
+    runs = live_runs()
+    if len(runs) == 1:
+        return runs[0]
+    if runs:
+        raise ConfigError(f"several runs have nodes here: {', '.join(runs)}; choose with --run")
+    raise ConfigError("no run has a node on this machine; name one with --run and --peer")
+
+
+_RUN = click.option(
+    "--run", envvar="CHAOS_RUN", callback=_the_run, help="Run id; the only one here if not given."
+)
 _PEER = click.option("--peer", help="host:port of a node; found on this machine if not given.")
 
 

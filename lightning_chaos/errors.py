@@ -7,6 +7,7 @@ ChaosError
 │   └── FingerprintError    because its settings differ from the run's
 ├── WireError               a malformed, truncated or oversized message
 ├── StateError              training state that cannot be laid out or pulled
+│   └── StateDeclined       because the members cannot send theirs
 ├── DataError               a DataLoader that cannot be shared exactly
 ├── OperationMismatch       members asked for different operations under one number
 └── NodeLost                this node can no longer take part in the run
@@ -41,6 +42,10 @@ class WireError(ChaosError):
 
 class StateError(ChaosError, RuntimeError):
     """The training state cannot be laid out, pulled or restored."""
+
+
+class StateDeclined(StateError):
+    """The members cannot send their state, now or later; the message says why."""
 
 
 class DataError(ChaosError, ValueError):

@@ -217,10 +217,11 @@ class Network(abc.ABC):
             node.wanted.setdefault(uid, float("inf"))
 
     def _report_down(self, node: Node, uid: Uid, reason: str) -> None:
-        if not node.peer_alive or node.wanted.get(uid) == float("inf"):
+        if not node.peer_alive:
             return
-        node.up.discard(uid)
-        self.give(node, events.Unlinked(uid, reason))
+        if node.wanted.get(uid) != float("inf"):
+            node.up.discard(uid)
+            self.give(node, events.Unlinked(uid, reason))
         if self.same_machine and not self.nodes[uid].peer_alive:
             self.give(node, events.ProcessGone(uid))
 

@@ -76,6 +76,22 @@ def test_guests_that_the_run_cannot_take_are_told_why(cluster: MakeCluster) -> N
     run.finish("a", "like the others")
 
 
+def test_a_state_that_can_be_sent_no_more_is_named_to_the_newcomer_at_once(
+    cluster: MakeCluster,
+) -> None:
+    run = cluster(script=SCRIPTS / "bad_guest.py", BUT="hoards")
+    run.up("a")
+    run.start("b")
+    assert run.wait_exit("b", BOUND_S) == 1
+    said = run.tail("b", 1)
+    assert "JoinError" in said
+    assert "callbacks.Hoarder.kept[0] has type Hoarder" in said
+    run.wait_rounds(5)
+    assert len(run.told("hold")) == 1  # nobody stood still a second time for nothing
+    run.stop()
+    assert run.wait_exit("a", BOUND_S) == 0
+
+
 def test_strange_bytes_at_the_door_disturb_nobody(cluster: MakeCluster) -> None:
     run = cluster(script=SCRIPTS / "bad_guest.py")
     run.up("a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from click.testing import CliRunner, Result
 from lightning_chaos import __version__, cli
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.peer.discovery import DiscoveryDir
+from lightning_chaos.peer.machine import machine_key
 from lightning_chaos.protocol.local import AnyLocal, Standing, Stop
+from lightning_chaos.protocol.values import Member
 from lightning_chaos.transport.door import open_door
 
 RUN = "cli-test"
@@ -78,6 +82,7 @@ def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:
         stop = await command("stop", "--run", RUN)
         assert (stop.exit_code, stop.output) == (0, f"asked n1 to end run {RUN}\n")
         assert await node.hears(Stop) == Stop("lightning-chaos stop")
+        assert f"run {RUN}" in (await command("status")).output  # the only one here
         again = await command("status", "--run", RUN, "--peer", node.address)
         assert again.exit_code == 0
 
@@ -107,6 +112,20 @@ def test_a_run_that_nobody_knows_is_one_line() -> None:
     told = failing("status", "--run", "nobody")
     assert told.startswith("lightning-chaos: no node of run nobody is known on this machine")
     assert told.count("\n") == 1
+
+
+def test_without_any_run_here_one_must_be_named() -> None:
+    told = failing("status")
+    assert told == (
+        "lightning-chaos: no run has a node on this machine; name one with --run and --peer\n"
+    )
+
+
+def test_of_several_runs_one_must_be_chosen() -> None:
+    me = Member("n1", 1, "127.0.0.1", 4711, machine_key(), os.getpid())
+    for run in ("one", "two"):
+        DiscoveryDir(run).add(me)
+    assert "several runs have nodes here: one, two; choose with --run" in failing("stop")
 
 
 def test_a_malformed_address_is_one_line() -> None:

@@ -64,6 +64,21 @@ def test_a_killed_peer_costs_its_worker_the_seat_for_a_moment_and_a_killed_worke
     run.finish("a", "c")
 
 
+def test_a_node_that_is_alone_founds_the_run_anew_when_its_peer_dies(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a")
+    run.wait_rounds(3)
+    run.kill_peer("a")
+    run.wait_told("start", "a", times=2)
+    run.wait_rounds(5)
+    assert [e["epoch"] for e in run.told("view", "a")] == [1, 2]
+    rounds = [e["round"] for e in run.told("round", "a")]
+    assert rounds == list(range(len(rounds)))  # the one that its peer's death fell into, too
+    run.start("b")
+    run.wait_members("a", "b")
+    run.finish("a", "b")
+
+
 def test_a_worker_comes_back_three_times_in_a_row_and_no_more(cluster: MakeCluster) -> None:
     # The pull takes long enough for its peer to be killed again before a round is finished.
     run = cluster("--ballast-kb", "4000", CHAOS_LINK_RATE="16")

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 from protocol_checks import RunLost, Violation
-from protocol_faults import FAULTY_S, Case, lie_in_wait, strike
+from protocol_faults import FAULTY_S, Case, Fault, lie_in_wait, strike
 from protocol_network import Node
 from protocol_world import World
 
@@ -135,3 +135,12 @@ def test_random_faults_break_no_promise() -> None:
             return
         seed += 1
     assert seed > 10
+
+
+@pytest.mark.parametrize("seed", range(20, 30))
+def test_a_newcomer_does_not_keep_what_only_a_dead_donor_had_finished(seed: int) -> None:
+    """The donor that it pulled from dies before the others have its results: they redo them."""
+    slow = Fault(0.1, "slow", "a", "b", 30.0)
+    kill = Fault(0.2, "kill", "a", "b", 1.0, after="Pull", count=1 + seed % 3)
+    problem, story = problem_of(Case(seed, "abcd", seed % 2 == 0, (slow, kill), ends=False))
+    assert not problem, "\n".join([*story, problem])

@@ -38,7 +38,7 @@ from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind, open_door, receive_kind
 from lightning_chaos.transport.pacer import Pacer
 
-RUN, EPOCH, LEARNER = "run", 2, "new/1"
+RUN, LEARNER = "run", "new/1"
 MB = 1_000_000
 Serve = Callable[[socket.socket], Awaitable[object]]
 
@@ -104,7 +104,7 @@ class Stage:
         pacer = Pacer(rate, time.monotonic)
         donor = Donor(run, lambda _: pacer, None, patience_s=patience_s)
         if image is not None:
-            donor.offer(image, EPOCH)
+            donor.offer(image, [LEARNER])
         self._stack.push_async_callback(donor.aclose)
         self.donors[name] = donor
         return self.node(name, donor.serve)
@@ -126,7 +126,6 @@ class Stage:
             sources,
             run=RUN,
             uid=LEARNER,
-            epoch=EPOCH,
             local_from=local_from,
             dialler=dial_tcp,
             tls=None,
@@ -335,7 +334,7 @@ async def test_when_no_donor_is_left_the_error_names_each_ones_reason() -> None:
         with pytest.raises(StateError) as caught:
             await s.pull()
         assert "a: refused: this is run 'other', not 'run'" in str(caught.value)
-        assert "b: refused: no state of epoch 2 to serve within 0.1 s" in str(caught.value)
+        assert "b: refused: no state to serve within 0.1 s" in str(caught.value)
         assert re.search("c: (closed the connection|connection lost)", str(caught.value))
 
 
@@ -422,10 +421,10 @@ async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
     async with stage() as s:
         node = s.donor("a")
         channel = await client(node)
-        channel.send(Ask(RUN, LEARNER, EPOCH))
+        channel.send(Ask(RUN, LEARNER))
         assert await channel.receive(5.0) == NotYet()
         image = image_of(state())
-        s.donors["a"].offer(image, EPOCH)
+        s.donors["a"].offer(image, [LEARNER])
         assert await heard(channel) == ManifestReply(image.manifest)
         channel.send(WantLocal())
         channel.send(Want(0))
@@ -439,22 +438,22 @@ async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
 
 
 @in_a_loop
-async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_epoch_is_waited_for() -> (
-    None
-):
+async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_learner_waits() -> None:
     async with stage() as s:
         donor, node = s.donors, s.donor("a", image_of(state()))
         channel = await client(node)
-        channel.send(Ask(RUN, LEARNER, EPOCH))
+        channel.send(Ask(RUN, LEARNER))
         assert isinstance(await heard(channel), ManifestReply)
         donor["a"].withdraw()
         assert isinstance(await heard(channel), Refuse)
         assert await heard(channel) is None
         late = await client(node)
-        late.send(Ask(RUN, LEARNER, EPOCH))
-        assert await heard(late) == Refuse("the state of epoch 2 is served no more")
+        late.send(Ask(RUN, LEARNER))
+        refused = await heard(late)
+        assert isinstance(refused, Refuse)
+        assert "serves this state no more" in refused.reason
         early = await client(node)
-        early.send(Ask(RUN, LEARNER, EPOCH + 1))
+        early.send(Ask(RUN, "next/1"))
         assert await early.receive(5.0) == NotYet()
         early.abort()
         await early.wait_closed()
@@ -466,7 +465,7 @@ async def test_nothing_is_sent_of_a_state_once_it_is_withdrawn() -> None:
         tree = state()
         node = s.donor("a", image_of(tree), rate=1e6)
         channel = await client(node)
-        channel.send(Ask(RUN, LEARNER, EPOCH))
+        channel.send(Ask(RUN, LEARNER))
         reply = await heard(channel)
         assert isinstance(reply, ManifestReply)
         channel.expect_shards(reply.manifest.shard_bytes)
@@ -511,7 +510,7 @@ def test_a_learner_that_breaks_the_rules_is_refused(message: AnyPull, reason: st
         async with stage() as s:
             node = s.donor("a", image_of(state()))
             channel = await client(node)
-            channel.send(Ask(RUN, LEARNER, EPOCH))
+            channel.send(Ask(RUN, LEARNER))
             assert isinstance(await heard(channel), ManifestReply)
             channel.send(message)
             answer = await heard(channel)
@@ -538,7 +537,7 @@ async def test_a_pull_that_is_cancelled_leaves_no_connection() -> None:
 
 def test_messages_survive_the_wire_and_nothing_else_is_taken() -> None:
     manifest = image_of(state(1000)).manifest
-    for message in (Ask(RUN, LEARNER, 3), ManifestReply(manifest), Want(4), Shard(4, 5), NotYet()):
+    for message in (Ask(RUN, LEARNER), ManifestReply(manifest), Want(4), Shard(4, 5), NotYet()):
         assert decode_pull(encode_pull(message)) == message
     for data in (b"", b"\xc1", encode_pull(Want(4))[:-1], encode_pull(Want(4)) + b"\x00"):
         with pytest.raises(ChaosError):

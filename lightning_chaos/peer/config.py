@@ -25,6 +25,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Members needed before the first round may start."""
     may_found: bool = True
     """Found the run if there is none; else wait for it, up to ``worker_timeout_s``."""
+    base_epoch: int = 0
+    """Last epoch this node knew: should it found the run anew, its view is above that."""
     timeout_s: float = 1.0
     """Longest silence of another peer tolerated, seconds."""
     worker_timeout_s: float = 300.0

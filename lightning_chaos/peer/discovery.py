@@ -32,6 +32,7 @@ _LOCK_POLL_S = 0.01
 class Entry(msgspec.Struct, frozen=True):
     """What a live node's file says."""
 
+    run: str
     uid: Uid
     node: str
     host: str
@@ -70,27 +71,14 @@ class DiscoveryDir:
 
     def __init__(self, run: str, root: Path | None = None) -> None:
         top = root if root is not None else runtime_dir()
+        self._run = run
         self.path = top / _file_name(run)
         _make_private(top)
         _make_private(self.path)
 
     def entries(self) -> list[Entry]:
         """What the files of all live nodes say, in order of their names; removes stale ones."""
-        found = []
-        for path in sorted(self.path.glob("*.json")):
-            try:
-                entry = msgspec.json.decode(path.read_bytes(), type=Entry)
-            except FileNotFoundError:
-                continue
-            except (OSError, msgspec.MsgspecError):
-                # Files appear whole, so this one is nobody's.
-                path.unlink(missing_ok=True)
-                continue
-            if entry.gone:
-                path.unlink(missing_ok=True)
-            else:
-                found.append(entry)
-        return found
+        return _live_entries(self.path)
 
     def live(self) -> list[Address]:
         """Doors of all live nodes of the run on this machine."""
@@ -99,6 +87,7 @@ class DiscoveryDir:
     def add(self, member: Member) -> None:
         """Let others find this process, the peer of that member."""
         entry = Entry(
+            run=self._run,
             uid=member.uid,
             node=member.node,
             host=member.host,
@@ -146,6 +135,12 @@ class DiscoveryDir:
         return self.path / f"{_file_name(uid)}.json"
 
 
+def live_runs() -> list[str]:
+    """Ids of all runs of this user with a live node on this machine, in order."""
+    folders = [path for path in runtime_dir().glob("*") if path.is_dir()]
+    return sorted({entry.run for folder in folders for entry in _live_entries(folder)})
+
+
 def runtime_dir() -> Path:
     """Where this user's nodes of all runs meet on this machine.
 
@@ -164,6 +159,24 @@ def default_run(script: str, user: Callable[[], int] = os.geteuid) -> str:
     path = Path(script).resolve()
     digest = hashlib.sha256(f"{path} {user()}".encode()).hexdigest()[:8]
     return f"{path.stem or 'run'}-{digest}"
+
+
+def _live_entries(folder: Path) -> list[Entry]:
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            entry = msgspec.json.decode(path.read_bytes(), type=Entry)
+        except FileNotFoundError:
+            continue
+        except (OSError, msgspec.MsgspecError):
+            # Files appear whole, so this one is nobody's.
+            path.unlink(missing_ok=True)
+            continue
+        if entry.gone:
+            path.unlink(missing_ok=True)
+        else:
+            found.append(entry)
+    return found
 
 
 def _make_private(path: Path) -> None:

@@ -97,6 +97,7 @@ class Driver:
             timeout_s=config.timeout_s,
             worker_timeout_s=config.worker_timeout_s,
             linger_s=config.linger_s,
+            base_epoch=config.base_epoch,
         )
         self._events: deque[Event] = deque()
         self._stepping = False

@@ -9,16 +9,15 @@ from lightning_chaos.protocol.values import Ballot, Proposal, Report, Uid
 class Acceptor:
     """What one peer has promised since the view it has installed.
 
-    Every proposal ACKed since then is kept and told in every answer: it may be committed
-    somewhere without this peer knowing, and whoever proposes next must take it into account.
+    The last proposal ACKed of each proposer is kept and told in every answer: it may be
+    committed somewhere without this peer knowing, and whoever proposes next must take it into
+    account.  Who proposes again has given its earlier one up.
     """
 
     def __init__(self, me: Uid) -> None:
         self._me = me
         self.promised = Ballot()
         self.acked: tuple[Proposal, ...] = ()
-        self.blocked: int | None = None
-        """Switch round of a planned change agreed to: no permit from there on."""
         self.freezing: Prepare | None = None
         """Unplanned change that waits for the worker to freeze."""
         self.report: Report | None = None
@@ -32,6 +31,14 @@ class Acceptor:
         """The worker is frozen or has been told to freeze."""
         return self.freezing is not None or self.report is not None
 
+    @property
+    def blocked(self) -> int | None:
+        """Switch round of a planned change agreed to: no permit from there on.
+
+        The earliest one, if several may still be committed.
+        """
+        return min((p.view.switch for p in self.acked if p.planned), default=None)
+
     def prepare(self, now: float, message: Prepare, epoch: int, granted: int) -> Ack | Nack | None:
         """The answer, or None if the worker must freeze first (see :attr:`freezing`)."""
         proposal = message.proposal
@@ -42,12 +49,11 @@ class Acceptor:
         if self._answer is not None and self._answer.ballot == proposal.ballot:
             return self._answer
         self.promised = proposal.ballot
+        self.acked = tuple(p for p in self.acked if p.ballot.proposer != proposal.ballot.proposer)
         self.since = now if self.since is None else self.since
         self.freezing = None
         if proposal.planned:
-            self.blocked = proposal.view.switch
             return self._ack(proposal, None)
-        self.blocked = None
         self.freezing = message
         return self.frozen_with(self.report) if self.report is not None else None
 
@@ -62,14 +68,14 @@ class Acceptor:
 
     def abort(self, ballot: Ballot) -> None:
         """A planned change will not be committed: permits may go on."""
-        if self.promised == ballot and not self.frozen:
-            self.blocked, self.since = None, None
-            self.acked = tuple(p for p in self.acked if p.ballot != ballot)
+        self.acked = tuple(p for p in self.acked if p.ballot != ballot)
+        if not self.acked and not self.frozen:
+            self.since = None
 
     def installed(self) -> None:
         """A view is installed: every older proposal and promise is over."""
-        self.acked, self.blocked, self.freezing = (), None, None
-        self.report, self.since, self._answer = None, None, None
+        self.acked, self.freezing, self.report = (), None, None
+        self.since, self._answer = None, None
 
     def _objection(self, proposal: Proposal, epoch: int, granted: int) -> str:
         if proposal.base != epoch:
@@ -90,7 +96,6 @@ class Acceptor:
         return Nack(ballot, reason, self.promised, epoch, granted, self.acked, final)
 
     def _ack(self, proposal: Proposal, report: Report | None) -> Ack:
-        prior = tuple(p for p in self.acked if p.ballot != proposal.ballot)
-        self._answer = Ack(proposal.ballot, prior, report)
-        self.acked = (*prior, proposal)
+        self._answer = Ack(proposal.ballot, self.acked, report)
+        self.acked = (*self.acked, proposal)
         return self._answer

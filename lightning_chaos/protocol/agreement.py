@@ -99,6 +99,11 @@ class Agreement:
         known = view.epoch <= old.epoch and standing.role is not Role.NEWCOMER
         if view.run != standing.run or known or view.epoch < old.epoch:
             return
+        if commit.proposal.base > old.epoch and standing.role in (Role.LEARNER, Role.LEAVING):
+            # Nobody waits for its ACK, so it may have missed a view that did operations again
+            # without it: then it cannot know what its own state is worth.
+            standing.drop_out(f"it missed what came between epoch {old.epoch} and {view.epoch}")
+            return
         standing.view, standing.commit = view, commit
         recovered = commit.decision is not None
         stays_frozen = standing.acceptor.frozen and not recovered

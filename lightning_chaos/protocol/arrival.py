@@ -25,11 +25,13 @@ class Arrival:
     Args:
         standing: shared with the other parts of this peer.
         min_members: acceptances that a founder needs when candidates meet.
+        base_epoch: last epoch this node knew.
     """
 
-    def __init__(self, standing: Standing, min_members: int) -> None:
+    def __init__(self, standing: Standing, min_members: int, base_epoch: int) -> None:
         self._standing = standing
         self._founding = Founding(standing.me.uid, min_members)
+        self._base_epoch = base_epoch
         self._problem_at: float | None = None
         self._asked_at = float("-inf")
         self._alone_since: float | None = None
@@ -73,7 +75,7 @@ class Arrival:
         """See that the search, and the stay outside the view, come to an end."""
         if self._standing.role is Role.SEARCHING:
             self._check_search()
-        elif self._standing.role in (Role.NEWCOMER, Role.LEARNER):
+        elif self._standing.role in (Role.NEWCOMER, Role.LEARNER, Role.LEAVING):
             self._check_contact()
 
     def _check_search(self) -> None:
@@ -89,7 +91,7 @@ class Arrival:
             self._give_up(f"{names or 'nobody'} answered but told no view; end it or use CHAOS_RUN")
 
     def _check_contact(self) -> None:
-        """All that this newcomer knew may have gone while it could not hear who came after."""
+        """All members that one outside the view knew may have gone, and nobody tells it more."""
         standing = self._standing
         if standing.view is None or any(uid in standing.linked for uid in standing.view.uids):
             self._alone_since = None
@@ -125,7 +127,7 @@ class Arrival:
 
     def _found(self) -> None:
         standing = self._standing
-        view = View(standing.run, 0, 1, (standing.me,), (), 0, mesh_plan(1))
+        view = View(standing.run, 0, self._base_epoch + 1, (standing.me,), (), 0, mesh_plan(1))
         standing.view, standing.role = view, Role.MEMBER
         standing.log("founded the run")
         standing.tell(local.Standing(standing.me, False, view, -1))

@@ -66,6 +66,7 @@ class Membership:
         timeout_s: longest silence tolerated, seconds.
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         linger_s: how long a finished run is told to latecomers, seconds.
+        base_epoch: last epoch this node knew; a view that it founds is above that.
     """
 
     def __init__(
@@ -77,10 +78,11 @@ class Membership:
         timeout_s: float = 1.0,
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
+        base_epoch: int = 0,
     ) -> None:
         self.me = me
         self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._on_message)
-        self._arrival = Arrival(self._standing, min_members)
+        self._arrival = Arrival(self._standing, min_members, base_epoch)
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
         self._service = Service(

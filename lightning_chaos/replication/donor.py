@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
@@ -28,6 +28,7 @@ from lightning_chaos.transport.pacer import Pacer
 PIECE_BYTES = 64 << 10
 """At most so much leaves at once, so that other traffic of the link gets its turns."""
 NOT_YET_EVERY_S = 0.25
+_SERVED = Refuse("it goes on training and serves this state no more")
 _TINY_WAIT_S = 0.0005
 """Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
@@ -35,7 +36,7 @@ _TINY_WAIT_S = 0.0005
 @dataclass(frozen=True, slots=True)
 class _Offer:
     image: StateImage
-    epoch: int
+    learners: frozenset[Uid]
 
 
 @dataclass(slots=True, eq=False)
@@ -73,23 +74,21 @@ class Donor:
         self._tls = tls
         self._patience_s = patience_s
         self._offer: _Offer | None = None
-        self._past_epoch = 0
-        self._declined = (-1, "")
+        self._over: dict[Uid, Refuse] = {}
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
         self._tasks: set[asyncio.Task[object]] = set()
 
-    def offer(self, image: StateImage, epoch: int) -> None:
-        """Serve this image to learners of this epoch's view from now on."""
+    def offer(self, image: StateImage, learners: Collection[Uid]) -> None:
+        """Serve this image to these learners from now on."""
         self._end_offer()
-        self._offer = _Offer(image, epoch)
-        self._past_epoch = max(self._past_epoch, epoch - 1)
+        self._offer = _Offer(image, frozenset(learners))
         self._changed.set()
 
-    def decline(self, reason: str, epoch: int) -> None:
-        """There is nothing to serve to learners of this epoch's view."""
+    def decline(self, reason: str, learners: Collection[Uid]) -> None:
+        """There is nothing to serve to these learners."""
         self._end_offer()
-        self._past_epoch, self._declined = max(self._past_epoch, epoch), (epoch, reason)
+        self._over.update(dict.fromkeys(learners, Refuse(reason, final=True)))
         self._changed.set()
 
     def withdraw(self) -> None:
@@ -131,13 +130,13 @@ class Donor:
     def _end_offer(self) -> None:
         if self._offer is None:
             return
-        self._past_epoch = max(self._past_epoch, self._offer.epoch)
+        self._over.update(dict.fromkeys(self._offer.learners, _SERVED))
         self._offer = None
         for service in self._services:
             if service.within_shard:
                 service.channel.abort()
             else:
-                service.channel.send(Refuse("it goes on training and serves this state no more"))
+                service.channel.send(_SERVED)
                 service.channel.close()
 
     async def _converse(self, channel: ShardChannel) -> str:
@@ -145,11 +144,11 @@ class Donor:
         if ask is None:
             return ""
         if not isinstance(ask, Ask):
-            return _refuse(channel, f"the first message must be Ask, not {type(ask).__name__}")
+            return _refuse(channel, Refuse(f"the first message is {type(ask).__name__}, not Ask"))
         if ask.run != self._run:
-            return _refuse(channel, f"this is run {self._run!r}, not {ask.run!r}")
+            return _refuse(channel, Refuse(f"this is run {self._run!r}, not {ask.run!r}"))
         found = await self._image_for(ask, channel)
-        if isinstance(found, str):
+        if isinstance(found, Refuse):
             return _refuse(channel, found)
         pacer = self._pacer_for(ask.learner)
         service = _Service(channel)
@@ -160,25 +159,26 @@ class Donor:
                 if self._offer is not found:
                     return "withdrawn"
                 if problem := await self._answer(message, found, service, pacer):
-                    return _refuse(channel, problem)
+                    return _refuse(channel, Refuse(problem))
             return ""
         finally:
             self._services.discard(service)
 
-    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | str:
+    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Refuse:
         """The offer asked for as soon as it is there, or why there is none."""
         try:
             async with asyncio.timeout(self._patience_s):
-                while ask.epoch > self._past_epoch and not channel.closing:
-                    if self._offer is not None and self._offer.epoch == ask.epoch:
+                while not channel.closing:
+                    if self._offer is not None and ask.learner in self._offer.learners:
                         return self._offer
+                    if ask.learner in self._over:
+                        return self._over[ask.learner]
                     channel.send(NotYet())
                     self._changed.clear()
                     await _wait_briefly(self._changed)
         except TimeoutError:
-            return f"no state of epoch {ask.epoch} to serve within {self._patience_s:g} s"
-        epoch, reason = self._declined
-        return reason if ask.epoch == epoch else f"the state of epoch {ask.epoch} is served no more"
+            return Refuse(f"no state to serve within {self._patience_s:g} s")
+        return Refuse("the learner has gone")
 
     async def _answer(
         self, message: AnyPull | Arrived, offer: _Offer, service: _Service, pacer: Pacer
@@ -213,10 +213,10 @@ class Donor:
             await channel.drain(self._patience_s)
 
 
-def _refuse(channel: ShardChannel, reason: str) -> str:
-    channel.send(Refuse(reason))
+def _refuse(channel: ShardChannel, refusal: Refuse) -> str:
+    channel.send(refusal)
     channel.close()
-    return reason
+    return refusal.reason
 
 
 async def _wait_briefly(event: asyncio.Event) -> None:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lightning_chaos.errors import ChaosError, StateError, WireError
+from lightning_chaos.errors import ChaosError, StateDeclined, StateError, WireError
 from lightning_chaos.planning.pull import DonorLink
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.goal import Goal
@@ -44,7 +44,6 @@ async def pull(
     *,
     run: str,
     uid: Uid,
-    epoch: int,
     local_from: Uid,
     dialler: Dialler,
     tls: ssl.SSLContext | None,
@@ -59,7 +58,6 @@ async def pull(
         donors: the members of the view.
         run: id of the run.
         uid: the learner.
-        epoch: epoch of the view that names it.
         local_from: the donor of the local part; another one if this one fails.
         dialler: opens connections.
         tls: context for handshakes, None for plain bytes.
@@ -71,9 +69,10 @@ async def pull(
     Raises:
         ConfigError: a rate that is not positive.
         StateError: no donor is left; the message names each one's reason.
+        StateDeclined: because they cannot send their state.
     """
     task = _Pull(
-        donors, Ask(run, uid, epoch), local_from, dialler, tls, held, progress, stall_s, max_bytes
+        donors, Ask(run, uid), local_from, dialler, tls, held, progress, stall_s, max_bytes
     )
     return await task.run()
 
@@ -86,6 +85,7 @@ class _Donor:
     share: DonorShare
     manifest: Manifest | None = None
     out: bool = False
+    declined: bool = False
     wrong_shards: int = 0
 
 
@@ -132,9 +132,8 @@ class _Pull:
         goal = self._goal
         if goal is None or not self._complete:
             reasons = "; ".join(f"{d.source.name}: {d.share.problem}" for d in self._donors)
-            raise StateError(
-                f"the state could not be pulled: no donor is left ({reasons or 'none'})"
-            )
+            error = StateDeclined if any(d.declined for d in self._donors) else StateError
+            raise error(f"the state could not be pulled: no donor is left ({reasons or 'none'})")
         return Pulled(
             manifest=goal.manifest,
             buffer=goal.buffer,
@@ -166,6 +165,7 @@ class _Pull:
                 channel = await self._connect(donor.source.address)
             await self._converse(donor, channel)
         except (OSError, ChaosError) as error:
+            donor.declined = isinstance(error, StateDeclined)
             self._drop(donor, str(error) or f"did not answer within {self._stall_s:g} s")
         finally:
             if channel is not None:
@@ -199,6 +199,8 @@ class _Pull:
         match await channel.receive(self._stall_s):
             case None:
                 raise WireError("closed the connection")
+            case Refuse(reason, final=True):
+                raise StateDeclined(reason)
             case Refuse(reason):
                 raise WireError(f"refused: {reason}")
             case heard:

@@ -30,8 +30,6 @@ class Ask(Pull, frozen=True, array_like=True, tag=True):
 
     run: str
     learner: Uid
-    epoch: int
-    """Epoch of the view that names it a learner."""
 
 
 class NotYet(Pull, frozen=True, array_like=True, tag=True):
@@ -42,6 +40,8 @@ class Refuse(Pull, frozen=True, array_like=True, tag=True):
     """Why the donor serves no (more) shards; it closes after this."""
 
     reason: str
+    final: bool = False
+    """Nothing will change that: the learner need not come again."""
 
 
 class ManifestReply(Pull, frozen=True, array_like=True, tag=True):

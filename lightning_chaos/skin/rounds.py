@@ -45,8 +45,8 @@ class Rounds(Seat):
                     self._follow(view)
                     self._begun_at, self._wait_s = time.monotonic(), 0.0
                     return len(sharers), sharers.index(self.node.uid)
-                case Hold(view=view):
-                    self.node.hold(view, self._image_or_reason())
+                case Hold():
+                    self.node.hold(turn, self._image_or_reason())
                 case Gone():
                     self.node.part()
                     assert self._signals is not None

@@ -24,8 +24,10 @@ _RETRY_S = 0.05
 class MeshOwner(Protocol):
     """The station; called on the loop."""
 
-    in_force: View | None
-    """The view that the present round runs under."""
+    @property
+    def in_force(self) -> View | None:
+        """The view that the present round runs under."""
+        ...
 
     @property
     def out_of_play(self) -> bool:

@@ -18,8 +18,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import ChaosError, JoinError, NodeLost, StateError
+from lightning_chaos.errors import ChaosError, JoinError, NodeLost, StateDeclined, StateError
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
@@ -32,7 +34,7 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import open_door
 from lightning_chaos.worker.station import Station
-from lightning_chaos.worker.turns import Apart, Outcome, Turn
+from lightning_chaos.worker.turns import Apart, Hold, Outcome, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -134,9 +136,14 @@ class Node:
     def open_again(self) -> Standing:
         """After this incarnation fell out of the run: a new peer, a new incarnation."""
         self._in_step = False
-        self._call(self._station.aclose(self._station.apart))
+        before = self._station
+        self._call(before.aclose(before.apart))
+        self._config = msgspec.structs.replace(self._config, base_epoch=before.course.view.epoch)
         self._station = self._new_station()
-        return self.open()
+        standing = self.open()
+        if not standing.newcomer:
+            self._tell(lambda station: station.go_on_from(before))
+        return standing
 
     def close(self, reason: str = "the worker ends") -> None:
         """Say goodbye and give back every thread, process and socket; may be called twice."""
@@ -155,9 +162,7 @@ class Node:
     @property
     def view(self) -> View:
         """The newest view this node knows."""
-        view = self._station.view
-        assert view is not None
-        return view
+        return self._station.course.view
 
     @property
     def view_in_force(self) -> View | None:
@@ -199,6 +204,7 @@ class Node:
         """Training is ready; a newcomer now asks to join."""
         if at_round >= 0:
             self.log("asks", round=at_round)
+        self.log("ready")
         self._tell(lambda station: station.tell_peer(AskSeat(fingerprint, at_round)))
 
     def _tell(self, work: Callable[[Station], None]) -> None:
@@ -213,32 +219,31 @@ class Node:
         self._round, self._k, self._in_step = self._round + 1, 0, True
         return self._round
 
-    def hold(self, view: View, image: StateImage | str) -> None:
-        """Serve the state to the learners of this view until none is left.
+    def hold(self, hold: Hold, image: StateImage | str) -> None:
+        """Serve the state to the learners for whom it stands still, until none is left.
 
         Args:
-            view: with learners.
+            hold: as :meth:`turn` gave it.
             image: the state, or why there is none.
         """
-        self._call(self._hold(view, image))
+        self._call(self._hold(hold, image))
 
-    async def _hold(self, view: View, image: StateImage | str) -> None:
-        begun = self._loop.time()
-        donor, epoch = self._station.donor, self._station.hold_epoch
+    async def _hold(self, hold: Hold, image: StateImage | str) -> None:
+        begun, donor, learners = self._loop.time(), self._station.donor, hold.view.learners
         if isinstance(image, str):
-            donor.decline(image, epoch)
+            donor.decline(image, [m.uid for m in learners])
         else:
-            donor.offer(image, epoch)
+            donor.offer(image, [m.uid for m in learners])
         try:
-            await self._station.hold(view)
+            await self._station.hold(hold)
         finally:
             donor.withdraw()
             self.log(
                 "hold",
                 round=self._round + 1,
-                epoch=view.epoch,
+                epoch=hold.view.epoch,
                 seconds=self._loop.time() - begun,
-                serving=[m.node for m in view.learners],
+                serving=[m.node for m in learners],
             )
 
     # ---- operations ------------------------------------------------------------------------
@@ -351,7 +356,7 @@ class Node:
         ]
 
         def tell(progress: Progress) -> None:
-            self._station.pulling = True
+            self._station.course.pulling = True
             self._station.tell_peer(Pulling(progress.bytes, progress.total))
             show(progress)
 
@@ -359,7 +364,6 @@ class Node:
             sources,
             run=self._config.run,
             uid=self.uid,
-            epoch=self._station.hold_epoch,
             local_from=view.members[0].uid,
             dialler=self._dialler,
             tls=self._dial_tls,
@@ -370,6 +374,8 @@ class Node:
         )
         try:
             return await self._station.unless_apart(work)
+        except StateDeclined as error:
+            raise JoinError(str(error)) from None
         except StateError as error:
             # All donors let go of it: the run has gone on, so another incarnation may try.
             self._station.fall_out(str(error))

@@ -43,8 +43,9 @@ from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.dial import Dialler
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.course import Course
 from lightning_chaos.worker.mesh import Mesh
-from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome, Sharers, Turn
+from lightning_chaos.worker.turns import Go, Hold, Outcome, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -90,30 +91,16 @@ class Station:
     run_log: RunLog
     on_stop: Callable[[str], None]
     standing: local.Standing | None = None
-    view: View | None = None
-    """The newest view, perhaps one for a later round."""
-    in_force: View | None = None
-    """The view that the present round runs under."""
     apart: str = ""
     waiting: str = ""
     peer_pid: int = 0
-    begun: int = -1
-    hold_epoch: int = 0
-    """Epoch with which the present learners came: names the image they pull."""
     all_done: bool = False
-    pulling: bool = False
-    """This learner has bytes of the state."""
-    _stood: list[OpId] = field(default_factory=list)
-    """What was finished at each unplanned change since then; later operations were done again."""
-    _planned: list[tuple[View, str]] = field(default_factory=list)
-    _permit: int = -1
-    _leaving: bool = False
+    _course: Course | None = None
     _error: ChaosError | None = None
     _peer: PeerClient | None = None
     _exchange: Exchange | None = None
     _mesh: Mesh | None = None
     _donor: Donor | None = None
-    _sharers: Sharers | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _finished: Finished | None = None
     _failed: ChaosError | None = None
@@ -190,11 +177,11 @@ class Station:
             case local.Standing():
                 self._on_standing(message)
             case local.Permit(upto=upto):
-                self._permit = max(self._permit, upto)
+                self.course.permit(upto)
             case local.Freeze(ballot=ballot):
                 self._freeze()
                 if self._exchange is not None:
-                    report = self._exchange.report(self.begun)
+                    report = self._exchange.report(self.course.begun)
                     self.tell_peer(local.Frozen(ballot, report))
             case local.Install(view=view, decision=decision, reason=reason):
                 self._install(view, decision, reason)
@@ -215,8 +202,9 @@ class Station:
         self._tell()
 
     def _on_standing(self, standing: local.Standing) -> None:
-        self.standing, self.view = standing, standing.view
+        self.standing = standing
         me = standing.me.uid
+        self._course = Course(me, standing.view, newcomer=standing.newcomer)
         self._exchange = Exchange(me, time.monotonic)
         self._mesh = Mesh(
             standing.me,
@@ -231,9 +219,7 @@ class Station:
         patience_s = self.config.worker_timeout_s
         self._donor = Donor(self.config.run, self._pacer, self.accept_tls, patience_s=patience_s)
         if not standing.newcomer:
-            self.in_force = standing.view
             self._log_view(standing.view, "founded", None)
-            self._sharers = Sharers(0, standing.view.uids)
             self._exchange.install(standing.view, None)
 
     def _on_peer_gone(self, reason: str) -> None:
@@ -247,8 +233,20 @@ class Station:
         """This incarnation has no part in the run any more."""
         if not self.apart:
             self.apart = reason
-            self._freeze()
+            if self._course is None or not self._course.alone:
+                self._freeze()  # one that is alone ends the round it is in by itself
         self._tell()
+
+    @property
+    def course(self) -> Course:
+        """Views and rounds of this incarnation, from the moment it knows the run."""
+        assert self._course is not None
+        return self._course
+
+    @property
+    def in_force(self) -> View | None:
+        """The view that the present round runs under."""
+        return self._course.in_force if self._course else None
 
     @property
     def me(self) -> Member:
@@ -266,24 +264,11 @@ class Station:
 
     def _install(self, view: View, decision: Decision | None, reason: str) -> None:
         assert self._exchange is not None and self._mesh is not None
-        known = self.view.learners if self.view else ()
-        if any(learner not in known for learner in view.learners):
-            self.hold_epoch = view.epoch
-        self.view = view
+        self.run_log.write("commit", epoch=view.epoch, reason=reason, planned=decision is None)
         self._exchange.install(view, decision)
-        if self._sharers is not None:
-            self._sharers.step(decision.data_from if decision else view.switch, view.uids)
-        elif view.rank(self.me.uid) is not None:
-            # The seat.  The next view may be here before training has taken notice of this one.
-            self._sharers, self.in_force = Sharers(view.switch, view.uids), view
-        elif decision is not None and self.pulling:
-            self._stood.append(decision.finished)
-            self._check_pulled()
-        if decision is None:
-            self._planned.append((view, reason))
-        else:
-            self._planned.clear()
-            self.in_force = view
+        self.course.install(view, decision, reason)
+        self._check_pulled()
+        if decision is not None:
             self._log_view(view, reason, decision)
         self._carry_out()
         self._mesh.meet(view)
@@ -298,7 +283,7 @@ class Station:
             uids=list(view.uids),
             learners=[m.node for m in view.learners],
             switch=view.switch,
-            round=self.begun,
+            round=self.course.begun,
             reason=reason,
         )
         if decision is not None and self._frozen_at is not None:
@@ -310,15 +295,6 @@ class Station:
                 redone=not decision.held,
             )
             self._frozen_at = None
-
-    def _enter_round(self, round_: int) -> None:
-        """Views that were planned for this round are in force now."""
-        assert self._mesh is not None
-        while self._planned and self._planned[0][0].switch <= round_:
-            view, reason = self._planned.pop(0)
-            self.in_force = view
-            self._log_view(view, reason, None)
-            self._mesh.let_go(view)
 
     # ---- the mesh's owner ------------------------------------------------------------------
 
@@ -397,6 +373,17 @@ class Station:
                 case Purge():
                     self._mesh.purge()
 
+    def go_on_from(self, before: Station) -> None:
+        """Alone, and founded the run anew: its last incarnation's rounds stand, as its own."""
+        before.settle_all()
+        self.course.begun = before.course.begun
+        self.tell_peer(local.Begun(self.course.begun))
+
+    def settle_all(self) -> None:
+        """Every operation so far is stable."""
+        if self._records:
+            self._settle(self._records[-1].op)
+
     def _settle(self, op: OpId) -> None:
         """Write what was kept back until this operation was stable."""
         while self._records and self._records[0].op <= op:
@@ -408,47 +395,22 @@ class Station:
     async def turn(self, round_: int) -> Turn:
         """What this worker may do at the begin of that round; waits until it is known."""
         turn: Turn = await self._until(lambda: self._look(round_))
-        if isinstance(turn, Go) and round_ > self.begun:
-            self.begun = round_
-            self._enter_round(round_)
-            assert self._sharers is not None
-            self._sharers.forget_before(round_)
+        if isinstance(turn, Go) and round_ > self.course.begun:
+            assert self._mesh is not None
+            for view, reason in self.course.enter(round_):
+                self._log_view(view, reason, None)
+                self._mesh.let_go(view)
             self.tell_peer(local.Begun(round_))
             return Go(self.in_force or turn.view, turn.sharers)
         return turn
 
     def _look(self, round_: int) -> Turn | None:
-        view = self.view
-        if self.apart and not self._leaving:
-            return Apart(self.apart)
-        assert self.standing is not None and view is not None and self._exchange is not None
-        if self._sharers is None:
-            return Apart("it has not joined yet")
-        # Others that leave too may still need this node up to the switch round.
-        alone = view.uids == (self.me.uid,) and view.switch <= round_
-        if self._leaving and (self.apart or alone):
-            return Gone()
-        if view.rank(self.me.uid) is None:
-            return Gone() if view.switch <= round_ else self._permitted(round_, view)
-        if view.learners and view.switch <= round_:
-            return Hold(view)
-        return self._permitted(round_, view)
+        assert self._exchange is not None
+        return self.course.turn(round_, apart=self.apart, frozen=self._exchange.frozen)
 
-    def _permitted(self, round_: int, view: View) -> Turn | None:
-        assert self._sharers is not None and self._exchange is not None
-        if self._permit < round_ or self._exchange.frozen:
-            return None
-        return Go(view, self._sharers.at(round_))
-
-    async def hold(self, view: View) -> None:
-        """Wait until no newcomer pulls any more."""
-        await self._until(lambda: self._released(view))
-
-    def _released(self, view: View) -> bool | None:
-        if self.apart:
-            return True
-        current = self.view
-        return True if current is None or not current.learners else None
+    async def hold(self, hold: Hold) -> None:
+        """Wait until those newcomers pull no more."""
+        await self._until(lambda: bool(self.apart) or self.course.held_enough(hold) or None)
 
     @property
     def donor(self) -> Donor:
@@ -478,9 +440,9 @@ class Station:
         Raises:
             OperationMismatch: members asked for different things under this number.
         """
-        if self.apart:
-            return None
         assert self._exchange is not None
+        if self.apart and not self.course.alone:
+            return None
         self._finished = None
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self._carry_out()
@@ -585,8 +547,7 @@ class Station:
     def _place_as_learner(self) -> View | None:
         if self.apart:
             raise JoinError(self.apart)
-        view = self.view
-        assert view is not None
+        view = self.course.view
         here = any(m.uid == self.me.uid for m in view.learners)
         return view if here else None
 
@@ -619,7 +580,7 @@ class Station:
         assert self._exchange is not None and self._mesh is not None
         self._exchange.start(last)
         self._check_pulled()
-        self.begun = view.switch - 1
+        self.course.begun = view.switch - 1
         await self._until(self._all_linked)
         self.tell_peer(local.Pulled(view.epoch, view.switch))
         await self._until(self._seated)
@@ -627,23 +588,24 @@ class Station:
     def _check_pulled(self) -> None:
         """A donor that died may have served a result that the others then made anew."""
         assert self._exchange is not None
-        if any(self._exchange.last > stood for stood in self._stood):
+        if self.course.outlived(self._exchange.last):
             self.fall_out("what it pulled was done again after a donor was lost")
 
     def _all_linked(self) -> bool | None:
         if self.apart:
             raise JoinError(self.apart)
-        assert self.view is not None and self._mesh is not None
-        return True if all(uid in self._mesh.linked for uid in self.view.uids) else None
+        assert self._mesh is not None
+        return True if all(uid in self._mesh.linked for uid in self.course.view.uids) else None
 
     def _seated(self) -> bool | None:
         if self.apart:
             raise JoinError(self.apart)
-        return True if self._sharers is not None else None
+        return True if self.course.seated else None
 
     def leave(self) -> None:
         """Ask to be planned out."""
-        self._leaving = True
+        self.course.leaving = True
+        self.run_log.write("leaving")
         self.tell_peer(local.Leaving())
         self._tell()
 
@@ -660,8 +622,7 @@ class Station:
 
     async def finish(self, round_: int, final: dict[str, Any], bound_s: float) -> None:
         """Training is over: wait until it is over everywhere, or too long."""
-        if self._records:
-            self._settle(self._records[-1].op)
+        self.settle_all()
         self.run_log.write("final", **final)
         self.tell_peer(local.Done(round_))
         try:

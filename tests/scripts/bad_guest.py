@@ -25,6 +25,19 @@ class Net(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Hoarder(pl.Callback):
+    """Its state can be sent at first, and no more once it has seen a batch."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.kept = [self]
+
+
 def main(but: str) -> None:
     torch.set_num_threads(1)
     pl.seed_everything(7, verbose=False)
@@ -40,6 +53,8 @@ def main(but: str) -> None:
             loader["batch_size"] = 8
         case "size":
             size = 65
+        case "hoards":
+            trainer["callbacks"] = [Hoarder()]
     data = TensorDataset(torch.ones(size, 2))
     fit = pl.Trainer(
         strategy="chaos",

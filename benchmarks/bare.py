@@ -1,0 +1,164 @@
+"""The messages of a join and a leave, exchanged by processes that only pass them on.
+
+What a negotiation costs at least on this machine: the same number of processes, links, messages
+and bytes as among peers, without a protocol behind them.  ``BareExchange`` starts the processes;
+run as a script this file is one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from types import TracebackType
+
+from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.protocol.messages import (
+    Ack,
+    Commit,
+    JoinRequest,
+    LeaveRequest,
+    Prepare,
+    decode,
+    encode,
+)
+from lightning_chaos.protocol.values import Ballot, Member, Proposal, View
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.channel import Channel
+from lightning_chaos.transport.dial import dial_tcp
+from lightning_chaos.transport.door import open_door
+
+MEMBERS = 4
+NEWCOMER = MEMBERS
+PATIENCE_S = 30.0
+
+
+def member(place: int) -> Member:
+    return Member(f"n{place}", 1 << 60, "127.0.0.1", 40000 + place, "machine" * 8, 1000 + place)
+
+
+def proposal() -> Proposal:
+    members = tuple(member(place) for place in range(MEMBERS))
+    view = View("bare", 0, 8, members, (member(NEWCOMER),), 12, mesh_plan(MEMBERS))
+    return Proposal(Ballot(7, members[0].uid), 7, view, True, "n4 starts to learn")
+
+
+class Process:
+    """One of them: the first is the lead, the last the newcomer."""
+
+    def __init__(self, place: int, worker: Channel) -> None:
+        self._place = place
+        self._worker = worker
+        self._links: dict[int, Channel] = {}
+        self._acks = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def link(self, place: int, channel: Channel) -> None:
+        """Listen to another one."""
+        self._links[place] = channel
+        self._tasks.append(asyncio.create_task(self._listen(place, channel)))
+
+    async def _listen(self, place: int, channel: Channel) -> None:
+        while (data := await channel.receive()) is not None:
+            self._hear(place, data)
+
+    def ask(self, what: bytes) -> None:
+        """The worker wants in or out."""
+        mine = member(self._place)
+        request = JoinRequest(mine, ()) if what == b"join" else LeaveRequest(mine.uid)
+        for place in range(MEMBERS):
+            if place != self._place:
+                self._links[place].send(encode(request))
+
+    def _hear(self, sender: int, data: bytes) -> None:
+        match decode(data):
+            case JoinRequest() | LeaveRequest() if self._place == 0:
+                self._acks = 0
+                for place in range(1, MEMBERS):
+                    self._links[place].send(encode(Prepare(proposal())))
+            case Prepare(proposal=asked):
+                self._links[sender].send(encode(Ack(asked.ballot, ())))
+            case Ack():
+                self._acks += 1
+                if self._acks == MEMBERS - 1:
+                    for place in range(1, MEMBERS + 1):
+                        self._links[place].send(encode(Commit(proposal())))
+                    self._worker.send(encode(Commit(proposal())))
+            case Commit():
+                self._worker.send(data)
+            case _:
+                pass
+
+
+async def run(place: int, door: socket.socket, control: socket.socket, ports: list[int]) -> None:
+    worker = await Channel.over(control)
+    process = Process(place, worker)
+    loop = asyncio.get_running_loop()
+    door.setblocking(False)
+    for other in range(place):
+        channel = await Channel.over(await dial_tcp(Address("127.0.0.1", ports[other]), PATIENCE_S))
+        channel.send(bytes([place]))
+        await process.link(other, channel)
+    for _ in range(len(ports) - place - 1):
+        channel = await Channel.over((await loop.sock_accept(door))[0])
+        said = await channel.receive()
+        assert said is not None
+        await process.link(said[0], channel)
+    worker.send(b"ready")
+    while (what := await worker.receive()) is not None:
+        process.ask(what)
+
+
+class BareExchange:
+    """So many processes, connected with each other and with this one."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        self._channels: list[Channel] = []
+
+    async def __aenter__(self) -> BareExchange:
+        doors = [self._stack.enter_context(open_door("127.0.0.1", 0)) for _ in range(MEMBERS + 1)]
+        ports = [door.getsockname()[1] for door in doors]
+        for place, door in enumerate(doors):
+            ours, theirs = socket.socketpair()
+            words = [place, door.fileno(), theirs.fileno(), *ports]
+            process = subprocess.Popen(
+                [sys.executable, __file__, *map(str, words)],
+                pass_fds=(door.fileno(), theirs.fileno()),
+            )
+            self._stack.callback(process.wait, PATIENCE_S)
+            theirs.close()
+            channel = await Channel.over(ours)
+            self._stack.callback(channel.close)
+            self._channels.append(channel)
+        for channel in self._channels:
+            assert await channel.receive() == b"ready"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for channel in self._channels:
+            channel.close()
+            await channel.wait_closed()
+        await self._stack.aclose()
+
+    async def seconds(self, what: str) -> float:
+        """From a ``join`` or ``leave`` asked for until the last one's worker has the COMMIT."""
+        asker = NEWCOMER if what == "join" else 1
+        begun = time.perf_counter()
+        self._channels[asker].send(what.encode())
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*(channel.receive() for channel in self._channels))
+        return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    place, door, control, *ports = map(int, sys.argv[1:])
+    asyncio.run(run(place, socket.socket(fileno=door), socket.socket(fileno=control), ports))

@@ -1,0 +1,136 @@
+"""Joins and leaves among real peer processes whose workers do nothing but answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from lightning_chaos.peer.client import PeerClient, start_peer
+from lightning_chaos.peer.config import PeerConfig
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.values import View
+from lightning_chaos.transport.door import open_door
+
+MEMBERS = 4
+PATIENCE_S = 30.0
+SETTINGS = (("model", "m"),)
+
+
+class IdleWorker:
+    """The worker's side of one peer."""
+
+    def __init__(self, node: str, discovery: Path) -> None:
+        self.node = node
+        self.view: View | None = None
+        self.heard_at = 0.0
+        """When the newest view's COMMIT was here."""
+        self._discovery = discovery
+        self._stack = contextlib.ExitStack()
+        self._client: PeerClient | None = None
+        self._news = asyncio.Event()
+
+    async def start(self) -> None:
+        door = self._stack.enter_context(open_door("127.0.0.1", 0))
+        config = PeerConfig(
+            run="idle",
+            node=self.node,
+            discovery=str(self._discovery),
+            linger_s=0.0,
+            log_level="WARNING",
+        )
+        self._client = await PeerClient.connect(
+            start_peer(config, door),
+            on_message=self._hear,
+            on_socket=lambda _, sock: sock.close(),
+            on_gone=lambda _: None,
+        )
+        await self.until(lambda: self.view is not None)
+
+    def _hear(self, message: local.AnyLocal) -> None:
+        match message:
+            case local.Standing(view=view) | local.Install(view=view):
+                self.view, self.heard_at = view, time.perf_counter()
+        self._news.set()
+
+    def say(self, message: local.Local) -> None:
+        assert self._client is not None
+        self._client.send(message)
+
+    @property
+    def epoch(self) -> int:
+        return self.view.epoch if self.view else 0
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+        self._stack.close()
+
+
+class IdlePeers:
+    """So many members; one more joins and leaves again and again."""
+
+    def __init__(self, discovery: Path) -> None:
+        self._discovery = discovery
+        self._workers: list[IdleWorker] = []
+        self._started = 0
+
+    async def __aenter__(self) -> IdlePeers:
+        for _ in range(MEMBERS):
+            await self._come()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers:
+            await worker.aclose()
+
+    async def join(self) -> float:
+        """Seconds from a newcomer's request until the COMMIT of its place is at all."""
+        return await self._come()
+
+    async def leave(self) -> float:
+        """Seconds from the youngest's request until the COMMIT of its leave is at all."""
+        goes = self._workers[-1]
+        seconds = await self._change(goes, local.Leaving())
+        self._workers.remove(goes)
+        for worker in self._workers:
+            assert worker.view is not None
+            worker.say(local.Begun(worker.view.switch))  # the leaver's last round is over
+        await goes.aclose()
+        return seconds
+
+    async def _come(self) -> float:
+        self._started += 1
+        worker = IdleWorker(f"n{self._started}", self._discovery)
+        await worker.start()
+        self._workers.append(worker)
+        if len(self._workers) == 1:
+            worker.say(local.AskSeat(SETTINGS))
+            return 0.0
+        await asyncio.sleep(0.2)  # until it has met all members; what follows is the negotiation
+        seconds = await self._change(worker, local.AskSeat(SETTINGS))
+        assert worker.view is not None
+        await self._change(worker, local.Pulled(worker.epoch, worker.view.switch))
+        return seconds
+
+    async def _change(self, asker: IdleWorker, wish: local.Local) -> float:
+        before = max(worker.epoch for worker in self._workers)
+        begun = time.perf_counter()
+        asker.say(wish)
+        for worker in self._workers:
+            await worker.until(lambda w=worker: w.epoch > before and w.heard_at > begun)  # type: ignore[misc]
+        return max(worker.heard_at for worker in self._workers) - begun
