@@ -30,6 +30,7 @@ from lightning_chaos.collective.hand import Hand
 from lightning_chaos.collective.layout import HEADER, Layout
 from lightning_chaos.collective.operation import Operation
 from lightning_chaos.collective.roots import Floats
+from lightning_chaos.collective.views import Views
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
 
@@ -52,9 +53,7 @@ class Exchange:
         self._me = me
         self._clock = clock
         self._space = Space()
-        self._view: View | None = None
-        self._pending: list[View] = []
-        self._asked: set[tuple[Uid, int]] = set()
+        self._views = Views()
         self._last = BEFORE_ALL
         self._previous: Operation | None = None
         self._current: Operation | None = None
@@ -206,11 +205,10 @@ class Exchange:
         A planned one serves from the first operation of round ``view.switch`` on.  An unplanned
         one, which has a decision, serves at once and ends the freeze.
         """
-        if view.epoch <= self._newest():
+        if view.epoch <= self._views.newest:
             return
-        self._asked = {(uid, epoch) for uid, epoch in self._asked if epoch > view.epoch}
         if decision is None:
-            self._pending.append(view)
+            self._views.plan(view)
         else:
             self._recover(view, decision)
         self._out.append(Resume())
@@ -243,13 +241,11 @@ class Exchange:
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
         """Where the payload of an arriving frame goes, or why nowhere."""
-        if frame.epoch > self._newest():
-            if (sender, frame.epoch) not in self._asked:
-                self._asked.add((sender, frame.epoch))
+        if frame.epoch > self._views.newest:
+            if self._views.must_ask(sender, frame.epoch):
                 self._out.append(AskCommit(sender, frame.epoch))
             return Verdict.PAUSE
-        epoch = self._view.epoch if self._view else 0
-        if self._frozen or frame.epoch < epoch or frame.op <= self._last:
+        if self._frozen or frame.epoch < self._views.epoch or frame.op <= self._last:
             # Frozen: a later view is to come, under which nothing of this one is wanted.
             return Verdict.DROP
         current = self._current
@@ -293,9 +289,7 @@ class Exchange:
     # ---- one operation -----------------------------------------------------------------------
 
     def _start(self, operation: Operation) -> None:
-        while self._pending and self._pending[0].switch <= operation.op.round:
-            self._view = self._pending.pop(0)
-        view = self._view
+        view = self._views.enter(operation.op.round)
         if view is None or view.rank(self._me) is None:
             raise NodeLost(
                 f"{self._me} began operation {operation.op} but is no member of "
@@ -340,8 +334,7 @@ class Exchange:
     # ---- after a failure ---------------------------------------------------------------------
 
     def _recover(self, view: View, decision: Decision) -> None:
-        self._view = view
-        self._pending.clear()
+        self._views.impose(view)
         self._frozen = False
         self._out.append(Purge())
         if decision.source == self._me and self._previous is not None:
@@ -381,14 +374,6 @@ class Exchange:
         mine = [chunk for chunk, holder in decision.held.items() if holder == self._me]
         self._hand.pass_on(operation, view.epoch, mine, view.uids)
         self._hand.contribute(operation, operation.given())
-
-    # ---- small things ------------------------------------------------------------------------
-
-    def _newest(self) -> int:
-        """Highest epoch installed, 0 if none."""
-        if self._pending:
-            return self._pending[-1].epoch
-        return self._view.epoch if self._view else 0
 
     def _accuse(self, uid: Uid, reason: str) -> None:
         self._out.append(Misbehaved(uid, reason))
