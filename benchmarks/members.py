@@ -48,8 +48,8 @@ def seated_node(members: int, rate_bytes_per_s: float | None = None) -> Iterator
             match node.turn():
                 case Go():
                     break
-                case Hold(view=view):
-                    node.hold(view, _image(node))
+                case Hold() as hold:
+                    node.hold(hold, _image(node))
                 case Apart():
                     pulled = node.learn(lambda: _image(node), lambda _: None)
                     node.take_seat(pulled.manifest.operation)
