@@ -28,7 +28,7 @@ from lightning_chaos.replication.image import check_sendable
 from lightning_chaos.skin.collectives import Collectives
 from lightning_chaos.skin.fingerprint import settings_of
 from lightning_chaos.skin.gradients import Gradients
-from lightning_chaos.skin.leaving import PoliteSignals
+from lightning_chaos.skin.leaving import LeftRun, PoliteSignals
 from lightning_chaos.skin.samples import Samples
 from lightning_chaos.skin.settings import Settings, resolve
 from lightning_chaos.skin.story import Story
@@ -188,6 +188,8 @@ class ChaosHooks(Gradients, Collectives):
         check_sendable(*self._state())
         self.fingerprint = settings_of(trainer, self._samples.facts, self._reducer.fingerprint)
         self._signals = PoliteSignals(self.node.ask_to_leave)
+        if trainer.received_sigterm:  # Lightning alone listened until now
+            raise LeftRun(0)
         self.node.ask_seat(self.fingerprint, self.settings.join_at_round)
 
     def _set_up_validation(self) -> None:

@@ -65,6 +65,7 @@ class Rounds(Seat):
             return
         assert self._healing is not None
         self._view = view
+        self._note_others(view)
         rank = view.rank(self.node.uid)
         promoted = rank == 0 and self._rank != 0
         self._rank, self._world = rank if rank is not None else self._rank, len(view.members)

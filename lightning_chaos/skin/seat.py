@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_chaos import agent
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.skin import promotion
 from lightning_chaos.skin.story import Story
 from lightning_chaos.skin.threads import share_processor
+from lightning_chaos.transport.address import Address
 from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.station import RunFinished
 
@@ -84,6 +86,7 @@ class Seat:
         return time.time()
 
     def _open_node(self) -> None:
+        agent.end_with_agent()  # if torch did not call our hook
         settings = self.settings
         fit, run = _fits[settings.run], settings.run
         _fits[settings.run] += 1
@@ -116,12 +119,18 @@ class Seat:
             self._close_node("it did not get in")
             raise
         view = standing.view
+        self._note_others(view)
         self._rank = len(view.members) if standing.newcomer else 0
         self._world = self._rank + 1
         promotion.set_rank(self._rank)
         share_processor(standing.me, view)
         doing = "joining" if standing.newcomer else "founded"
         log.info("%s run %s; this node is %s", doing, config.run, standing.me.address)
+
+    def _note_others(self, view: View) -> None:
+        """For the next incarnation, if torchrun has to start one."""
+        name = self.settings.node
+        agent.note_others(f"{Address(m.host, m.port)}" for m in view.members if m.node != name)
 
     def _where(self) -> str:
         epoch = self._view.epoch if self._view else 0
