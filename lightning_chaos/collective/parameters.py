@@ -1,8 +1,8 @@
-"""The trained parameters of a module, in the order in which backward about finishes them."""
+"""A module's parameters: the trained ones in vector order, and all of them described."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from lightning_chaos.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One of them."""
+    """One that is trained."""
 
     name: str
     tensor: nn.Parameter
@@ -47,3 +47,31 @@ def trained(module: nn.Module) -> Iterator[Parameter]:
             )
         yield Parameter(name, tensor, begin)
         begin += tensor.numel()
+
+
+def check_known(module: nn.Module, known: Sequence[Parameter]) -> None:
+    """Make sure that no other parameter is trained by now.
+
+    Raises:
+        ConfigError: one was unfrozen or added; says which.
+    """
+    ids = {id(parameter.tensor) for parameter in known}
+    for name, tensor in module.named_parameters():
+        if tensor.requires_grad and id(tensor) not in ids:
+            raise ConfigError(
+                f"Parameter {name} was frozen or absent when training began and is trained "
+                "now: the members would not agree on it. Unfreeze or add it before fit()."
+            )
+
+
+def described(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """(name, ``shape dtype``) of all parameters and buffers; says which are frozen."""
+    for name, parameter in module.named_parameters():
+        yield name, _describe(parameter) + ("" if parameter.requires_grad else " frozen")
+    for name, buffer in module.named_buffers():
+        yield name, _describe(buffer) + " buffer"
+
+
+def _describe(tensor: torch.Tensor) -> str:
+    shape = "x".join(map(str, tensor.shape)) or "scalar"
+    return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"

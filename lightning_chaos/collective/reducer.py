@@ -25,7 +25,7 @@ from lightning_chaos.collective.flat import (
     scale_into,
     union,
 )
-from lightning_chaos.collective.parameters import Parameter, trained
+from lightning_chaos.collective.parameters import Parameter, check_known, described, trained
 from lightning_chaos.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ class Reducer:
         self._module = module
         self._bucket_bytes = bucket_bytes
         self._parameters = tuple(trained(module))
-        self._known = {id(p.tensor) for p in self._parameters}
         self._gradients = sum(p.tensor.numel() for p in self._parameters)
         self._buffers = SharedBuffers(module, buffers)
         self._vectors: list[torch.Tensor] = []
@@ -108,13 +107,8 @@ class Reducer:
     @property
     def fingerprint(self) -> tuple[tuple[str, str], ...]:
         """(name, ``shape dtype``) of all parameters and buffers, and how they are reduced."""
-        parameters = (
-            (name, _describe(p) + ("" if p.requires_grad else " frozen"))
-            for name, p in self._module.named_parameters()
-        )
-        tables = ((name, _describe(b) + " buffer") for name, b in self._module.named_buffers())
         options = (("bucket_bytes", str(self._bucket_bytes)), ("buffers", self._buffers.mode))
-        return (*parameters, *tables, *options)
+        return (*described(self._module), *options)
 
     def expect(
         self,
@@ -160,7 +154,9 @@ class Reducer:
                 >= 0.
         """
         early, self._early = self._early, None
-        self._check(weight)
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"The weight of this member's samples is {weight}, not >= 0.")
+        check_known(self._module, self._parameters)
         touched = {i for i, p in enumerate(self._parameters) if self._take_touched(i, p)}
         used = touched if weight > 0 else set()
         self._idle_grads = frozenset(touched - used)
@@ -285,16 +281,6 @@ class Reducer:
             self._vectors.reverse()
         return self._vectors[-1]
 
-    def _check(self, weight: float) -> None:
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"The weight of this member's samples is {weight}, not >= 0.")
-        for name, parameter in self._module.named_parameters():
-            if parameter.requires_grad and id(parameter) not in self._known:
-                raise ConfigError(
-                    f"Parameter {name} was frozen or absent when training began and is trained "
-                    "now: the members would not agree on it. Unfreeze or add it before fit()."
-                )
-
     def _ready(self, i: int, tensor: torch.Tensor) -> None:
         """Backward has added to that gradient (called by torch)."""
         self._touched[i] = 1
@@ -326,8 +312,3 @@ class Reducer:
                 "make it dense (sparse=False for an embedding)."
             )
         return True
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    shape = "x".join(map(str, tensor.shape)) or "scalar"
-    return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
