@@ -22,9 +22,9 @@ BUCKET_BYTES = 64
 class Trainee:
     """A model, its reducer, and what left it early."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, bucket_bytes: int = BUCKET_BYTES) -> None:
         self.model = model
-        self.reducer = Reducer(model, bucket_bytes=BUCKET_BYTES)
+        self.reducer = Reducer(model, bucket_bytes=bucket_bytes)
         self.story: list[object] = []
         """``begin``, buckets as they leave, and names of modules as backward reaches them."""
         self.left: dict[int, Tensor] = {}
@@ -166,6 +166,13 @@ def test_a_member_without_weight_gives_nothing_early() -> None:
     contribution = one_round(trainee, samples(4), weight=0.0)
     assert trainee.story == ["2", "1", "0"]
     assert not contribution.vector.any()
+
+
+def test_a_model_of_one_bucket_gives_it_at_the_end() -> None:
+    trainee = Trainee(layers(), bucket_bytes=131 * 4)
+    for _ in range(2):
+        one_round(trainee, samples(4))
+        assert trainee.story == ["2", "1", "0"]
 
 
 def test_vectors_in_flight_are_left_alone_by_the_next_backward() -> None:

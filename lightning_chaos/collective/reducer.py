@@ -121,7 +121,7 @@ class Reducer:
 
         The first time that is only tried: where backward comes back to a gradient it had finished
         (a parameter shared between checkpointed segments, a later hook of the user's) nothing
-        can leave early.
+        can leave early.  Neither does it where all gradients are one bucket.
 
         Args:
             weight: as for the :meth:`contribution` that must follow.
@@ -130,7 +130,8 @@ class Reducer:
             give: called with the number of a bucket whose values are final.  Both are called by
                 the thread that runs backward.
         """
-        if self._steady is False or not 0 < weight < math.inf:
+        count = len(self._spans.parameters)
+        if self._steady is False or count < 2 or not 0 < weight < math.inf:
             return
         vector, layout = self._next_vector(), self.layout
         factor = weight if divided_by is None else divided_by
