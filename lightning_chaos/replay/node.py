@@ -72,6 +72,12 @@ class ReplayNode(Node):
 
     @property
     @override
+    def operation_begun(self) -> bool:
+        """Never: nothing leaves before backward is done."""
+        return False
+
+    @property
+    @override
     def last_operation(self) -> OpId:
         return OpId(self._round, self._k)
 
