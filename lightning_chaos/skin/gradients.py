@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_chaos.collective.flat import Buckets
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
 from lightning_chaos.skin.rounds import Rounds
 from lightning_chaos.worker.turns import Outcome
+
+_LABEL = "gradients"
+_HOOK = "on_after_backward"
 
 
 class Gradients(Rounds):
@@ -51,8 +55,35 @@ class Gradients(Rounds):
             elif scale != 1.0:
                 closure_loss = closure_loss * scale
             self._loss_sum += float(closure_loss.detach())
+            if self._leave_early:
+                self._expect_gradients()
         loss: Tensor = super().backward(closure_loss, *args, **kwargs)  # type: ignore[misc]
         return loss
+
+    @property
+    def _leave_early(self) -> bool:
+        """The next backward's gradients may leave while it goes on.
+
+        Not in manual optimization, where the module may give up between two steps; and not before
+        a hook that may change them or ask for a collective.
+        """
+        module, trainer = self.lightning_module, self._trainer  # type: ignore[attr-defined]
+        return (
+            not self._blocked
+            and self._world > 1
+            and self.node.in_step
+            and module.automatic_optimization
+            and not any(has_own_hook(x, _HOOK) for x in (module, *trainer.callbacks))
+        )
+
+    def _expect_gradients(self) -> None:
+        assert self._reducer is not None and self._samples is not None
+        weight, share = float(self._samples.weight), float(self._samples.share)
+
+        def begin(vector: Tensor, buckets: Buckets) -> None:
+            self.node.begin_operation(_LABEL, vector.numpy(), weight, buckets)
+
+        self._reducer.expect(weight, share, begin, self.node.give)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """A step without gradients (None, or no ``manual_backward``) takes part in its round.
@@ -92,7 +123,7 @@ class Gradients(Rounds):
         mean = self._mean_loss
         return loss if loss is None or mean is None else loss.new_tensor(mean)
 
-    def _reduce_round(self, label: str = "gradients") -> None:
+    def _reduce_round(self, label: str = _LABEL) -> None:
         """One gradient operation; its result replaces every member's own gradients."""
         assert self._reducer is not None and self._samples is not None
         reducer, samples, node = self._reducer, self._samples, self.node
@@ -135,7 +166,10 @@ class Gradients(Rounds):
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
         begun = time.monotonic()
-        outcome = self.node.operate(label, blob, given.vector.numpy(), weight, given.buckets)
+        if self.node.operation_begun:
+            outcome = self.node.end_operation(blob)
+        else:
+            outcome = self.node.operate(label, blob, given.vector.numpy(), weight, given.buckets)
         self._wait_s += time.monotonic() - begun
         self._after_operation(outcome)
         return outcome
@@ -178,3 +212,9 @@ class Gradients(Rounds):
     def figures(self) -> dict[str, float]:
         """Of the last round: members, its seconds, seconds waited, samples per second."""
         return self._figures
+
+
+def has_own_hook(of: Any, name: str) -> bool:
+    """Whether the user gives that hook a meaning; Lightning's own classes do nothing in it."""
+    where = getattr(getattr(of, name), "__module__", "")
+    return not where.startswith(("lightning.", "pytorch_lightning."))

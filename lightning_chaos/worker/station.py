@@ -446,6 +446,52 @@ class Station:
         self._finished = None
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self._carry_out()
+        return await self._outcome(label)
+
+    def begin_operation(
+        self,
+        op: OpId,
+        label: str,
+        vector: Floats,
+        weight: float,
+        buckets: tuple[tuple[int, int], ...],
+    ) -> None:
+        """Begin an operation whose contribution comes bit by bit; errors are told at its end."""
+        if self.apart:
+            return
+        assert self._exchange is not None
+        self._finished = None
+        try:
+            self._exchange.open(op, label, vector, weight, buckets)
+        except ChaosError as error:
+            self._failed = error
+        self._carry_out()
+
+    def give(self, bucket: int) -> None:
+        """That bucket of the operation begun has its values."""
+        if self.apart or self._failed is not None:
+            return
+        assert self._exchange is not None
+        self._exchange.give(bucket)
+        self._carry_out()
+
+    async def end_operation(self, label: str, blob: bytes) -> Outcome | None:
+        """Give the rest of the operation begun, and wait as :meth:`operate` does.
+
+        Raises:
+            ChaosError: it could not be begun.
+            OperationMismatch: as :meth:`operate`.
+        """
+        if self.apart:
+            return None
+        assert self._exchange is not None
+        if self._failed is None:
+            self._exchange.close(blob)
+            self._carry_out()
+        return await self._outcome(label)
+
+    async def _outcome(self, label: str) -> Outcome | None:
+        """Wait for the end of the operation under way; None if this node falls out of the run."""
         watch = asyncio.get_running_loop().create_task(self._watch(label))
         try:
             done: Finished | str = await self._until(self._end_of_operation)
