@@ -251,6 +251,10 @@ class Membership:
         self._evidence.declare_dead(uid, reason)
         if sender == uid and not known:
             self._standing.log(f"{uid} said its last word: {reason}")
+            # Not everybody may have heard it, and it cannot be asked again.
+            for other in self._standing.linked:
+                if other != uid:
+                    self._standing.send(other, LastWord(uid, reason))
 
     # ---- time, and what follows from where we stand ----------------------------------------
 
