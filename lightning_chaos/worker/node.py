@@ -198,6 +198,10 @@ class Node:
         """Write to the run log."""
         self._run_log.write(event, **fields)
 
+    def tell_initial(self, image: StateImage) -> None:
+        """Write to the run log with which state the run begins: a replay must begin with it."""
+        self.log("initial", digest=image.digest)
+
     # ---- rounds ----------------------------------------------------------------------------
 
     def ask_seat(self, fingerprint: Fingerprint, at_round: int = -1) -> None:
