@@ -12,6 +12,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_chaos.collective.flat import Buckets
+from lightning_chaos.collective.reducer import Contribution
+from lightning_chaos.collective.roots import mark_of
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
 from lightning_chaos.skin.rounds import Rounds
 from lightning_chaos.worker.turns import Outcome
@@ -126,16 +128,10 @@ class Gradients(Rounds):
     def _reduce_round(self, label: str = _LABEL) -> None:
         """One gradient operation; its result replaces every member's own gradients."""
         assert self._reducer is not None and self._samples is not None
-        reducer, samples, node = self._reducer, self._samples, self.node
+        reducer, samples = self._reducer, self._samples
         self._reduced = True
-        weight, share = float(samples.weight), float(samples.share)
-        given = reducer.contribution(weight, divided_by=share)
-        loss = self._loss_sum * share / weight if weight else None
-        self._loss_sum = 0.0
-        header = RoundHeader(
-            samples.slice, given.used, given.buffers, given.values, bool(node.stop_asked), loss
-        )
-        outcome = self._operate(label, encode_header(header), given, weight)
+        blob, given, weight = self._draw_up()
+        outcome = self._operate(label, blob, given, weight)
         if outcome is None:
             for parameter in self.lightning_module.parameters():  # type: ignore[attr-defined]
                 parameter.grad = None
@@ -153,6 +149,18 @@ class Gradients(Rounds):
         if any(h.stop for h in headers):
             self._trainer.should_stop = True
 
+    def _draw_up(self) -> tuple[bytes, Contribution, float]:
+        """This member's part of the gradient operation: its header, its values, its weight."""
+        assert self._reducer is not None and self._samples is not None
+        samples = self._samples
+        weight, share = float(samples.weight), float(samples.share)
+        given = self._reducer.contribution(weight, divided_by=share)
+        loss = self._loss_sum * share / weight if weight else None
+        self._loss_sum = 0.0
+        stop = bool(self.node.stop_asked)
+        header = RoundHeader(samples.slice, given.used, given.buffers, given.values, stop, loss)
+        return encode_header(header), given, weight
+
     def _activate_buffers(self, headers: list[RoundHeader], weight: float) -> None:
         """Buffers that changed for the first time at any member are made equal at once."""
         assert self._reducer is not None
@@ -163,6 +171,7 @@ class Gradients(Rounds):
         outcome = self._operate("buffers", extra.values, extra, weight)
         if outcome is not None and outcome.result is not None:
             self._reducer.apply_extra(names, torch.from_numpy(outcome.result), outcome.blobs)
+            self.node.log("buffers", round=outcome.op.round, members=list(outcome.members))
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
         begun = time.monotonic()
@@ -189,7 +198,7 @@ class Gradients(Rounds):
         losses = [(w, h.loss) for w, h in parts if h.loss is not None]
         counted = sum(w for w, _ in losses)
         self._mean_loss = sum(w * loss for w, loss in losses) / counted if counted else None
-        if not any(header.slices for header in headers):
+        if outcome.result is None or not any(header.slices for header in headers):
             return  # a further reduction of the same round: of manual optimization, or LBFGS
         facts, ledger = self._samples.facts, self._samples.ledger
         self.node.record(
@@ -198,6 +207,7 @@ class Gradients(Rounds):
             epoch=self._view.epoch if self._view else 0,
             data_epoch=ledger.epoch,
             members=list(outcome.members),
+            sharers=list(self._sharers),
             weights=list(outcome.weights),
             ranges=[[list(r) for r in h.slices] for h in headers],
             size=facts.size,
@@ -205,6 +215,9 @@ class Gradients(Rounds):
             shuffle=facts.shuffle,
             drop_last=facts.drop_last,
             loss=self._mean_loss,
+            mark=mark_of(outcome.result),
+            stop=any(h.stop for h in headers),
+            threads=torch.get_num_threads(),
             round_s=round_s,
             wait_s=self._wait_s,
         )

@@ -13,6 +13,7 @@ import torch
 from lightning_chaos import agent
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.skin import promotion
+from lightning_chaos.skin.origin import origin
 from lightning_chaos.skin.story import Story
 from lightning_chaos.skin.threads import share_processor
 from lightning_chaos.transport.address import Address
@@ -80,6 +81,11 @@ class Seat:
     def _trainer(self) -> Any:
         return self.lightning_module.trainer  # type: ignore[attr-defined]
 
+    @property
+    def _tells_digests(self) -> bool:
+        """Somebody reads digests of the state, which read the whole state once."""
+        return bool(self.settings.log_dir or self.settings.replay)
+
     @staticmethod
     def clock() -> float:
         """Seconds since 1970, as in the run log."""
@@ -110,6 +116,8 @@ class Seat:
             dialler=self._dialler,
         )
         self._story = Story(self._where)
+        # Before another node on this machine makes it one thread.
+        facts = origin(settings.min_members, self.root_device)
         try:
             standing = self._node.open()
         except RunFinished as finished:
@@ -119,6 +127,7 @@ class Seat:
             self._close_node("it did not get in")
             raise
         view = standing.view
+        self._node.log("script", **facts)
         self._note_others(view)
         self._rank = len(view.members) if standing.newcomer else 0
         self._world = self._rank + 1

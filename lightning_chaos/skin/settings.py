@@ -38,6 +38,8 @@ class Settings:
     log_dir: str
     join_at_round: int
     buffers: BufferMode
+    replay: str
+    """Run log to recompute instead of training with others; ``lightning-chaos replay`` sets it."""
 
 
 def resolve(
@@ -89,6 +91,7 @@ def resolve(
         log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
         join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
         buffers=cast(BufferMode, buffers),
+        replay=env.text("CHAOS_REPLAY", ""),
     )
     if "/" in settings.node:
         raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
