@@ -60,6 +60,10 @@ class Shape(msgspec.Struct, frozen=True):
         return None if self.rate_mbit is None else self.rate_mbit * 1e6 / 8
 
 
+FREE = Shape()
+"""As fast as the relays carry."""
+
+
 def bandwidth_delay_bytes(there: Shape, back: Shape) -> int:
     """What one direction of a connection may have under way: rate × round trip, ≥ 64 KiB.
 
