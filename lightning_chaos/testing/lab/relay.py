@@ -123,7 +123,7 @@ class Relay:
                 self._carried[task] = pair, pair[::-1]
                 await self._connect(near, call, self._road(*pair), self._road(*pair[::-1]))
             except (OSError, WireError) as error:
-                _logger.warning("the relay dropped a call: %s", error)
+                _logger.info("the relay dropped a call: %s", error)
             finally:
                 self._carried.pop(task, None)
 

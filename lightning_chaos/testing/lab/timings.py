@@ -61,7 +61,7 @@ def cost_of(
 
 def hit_by(fault: LogEvent) -> frozenset[str]:
     """The node that was killed, stopped or sent away; nobody for a link's fault."""
-    node = fault.get("node") if fault.get("do") in ("kill", "stop", "leave") else None
+    node = fault.get("hit") if fault.get("do") in ("kill", "stop", "leave") else None
     return frozenset() if node is None else frozenset({str(node)})
 
 
@@ -171,7 +171,7 @@ def view_after(fault: LogEvent, events: Sequence[LogEvent]) -> LogEvent | None:
         before = _incarnations(node, fault.t, events)
         found = [e for e in later if e.node != node and not before & set(e["uids"])]
     elif fault.get("do") == "join":
-        found = [e for e in later if fault["node"] in e["members"]]
+        found = [e for e in later if fault["hit"] in e["members"]]
     else:
         ends = {fault.get("a"), fault.get("b")}
         found = [e for e in later if ends - set(e["members"])] or later
