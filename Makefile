@@ -30,11 +30,15 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## how long joins, kills and leaves take: tables with their spread
+bench: $(VENV)/.installed ## joins, kills and leaves; reductions beside gloo's; overlap: tables
 	$(BIN)/python benchmarks/events.py $(ARGS)
+	$(BIN)/python benchmarks/allreduce.py $(ARGS)
+	$(BIN)/python benchmarks/overlap.py $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
+	$(BIN)/python benchmarks/allreduce.py --smoke
+	$(BIN)/python benchmarks/overlap.py --smoke
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py

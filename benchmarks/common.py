@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+import statistics
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +29,14 @@ def machine() -> str:
         f"{cores} cores ({platform.machine()}), {memory:.0f} GiB, {platform.system()} "
         f"{platform.release()}, Python {platform.python_version()}, {versions}."
     )
+
+
+def milliseconds(samples: Sequence[float]) -> str:
+    """Median and the range of the middle eight tenths, from seconds."""
+    ordered = sorted(samples)
+    at = len(ordered) - 1
+    low, high = ordered[round(0.1 * at)], ordered[round(0.9 * at)]
+    return f"{statistics.median(ordered) * 1e3:.1f} ({low * 1e3:.1f} to {high * 1e3:.1f})"
 
 
 def publish(text: str, to: Path | None) -> None:

@@ -19,6 +19,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from lightning_chaos import agent
+
 log = logging.getLogger("lightning_chaos")
 
 NAME = "chaos"
@@ -39,8 +41,10 @@ def autoload() -> None:
     """Register ``"chaos"`` in the registries there are and in those that come; never raises."""
     global threads_at_first
     try:
-        if "torch" in sys.modules and not threads_at_first:
-            threads_at_first = sys.modules["torch"].get_num_threads()
+        if "torch" in sys.modules:
+            threads_at_first = threads_at_first or sys.modules["torch"].get_num_threads()
+            # Not in the peer, which has no torch: it ends with the worker, after its last word.
+            agent.end_with_agent()
         if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Finder())
         for name in NAMESPACES:

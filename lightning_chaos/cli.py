@@ -57,6 +57,7 @@ def main() -> None:
     show_default=True,
     help="Mbit/s that each link is paced to.",
 )
+@click.option("--replay", "replayed", is_flag=True, help="Then recompute it all in one process.")
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
 def demo(
     nodes: int,
@@ -64,6 +65,7 @@ def demo(
     json_path: Path | None,
     keep_logs: Path | None,
     link_rate: float,
+    replayed: bool,
     script_args: Sequence[str],
 ) -> None:
     """Show a cluster on this machine that grows, is hurt and goes on.
@@ -76,11 +78,33 @@ def demo(
     # However the demo is ended, it ends the nodes it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
-    report = play(Settings(nodes, script, script_args, link_rate, keep_logs), console)
+    settings = Settings(nodes, script, script_args, link_rate, keep_logs, replay=replayed)
+    report = play(settings, console)
     print_report(report, console)
     if json_path is not None:
         write_json(report, json_path)
     sys.exit(0 if report.passed else 1)
+
+
+@main.command()
+@click.argument("log", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--script",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where the training script is, if it has moved since the run.",
+)
+def replay(log: Path, script: Path | None) -> None:
+    """Recompute a run in one process and compare the end, bit for bit.
+
+    LOG: a node's run log, or the directory of several.  Exit code 1: the ends differ; 2: it cannot
+    be replayed.
+    """
+    from lightning_chaos.replay.script import replay as run_again
+
+    verdict = run_again(log, script)
+    for line in verdict.lines():
+        click.echo(line)
+    sys.exit(0 if verdict.equal else 1)
 
 
 def _the_run(_: click.Context, __: click.Parameter, run: str | None) -> str:

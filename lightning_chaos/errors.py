@@ -10,6 +10,7 @@ ChaosError
 │   └── StateDeclined       because the members cannot send theirs
 ├── DataError               a DataLoader that cannot be shared exactly
 ├── OperationMismatch       members asked for different operations under one number
+├── ReplayError             a run log that cannot be replayed here
 └── NodeLost                this node can no longer take part in the run
 """
 
@@ -58,3 +59,7 @@ class OperationMismatch(ChaosError, RuntimeError):
 
 class NodeLost(ChaosError, RuntimeError):
     """This node can no longer take part in the run (its peer process died too often, say)."""
+
+
+class ReplayError(ChaosError, RuntimeError):
+    """A run log does not say enough, contradicts itself, or is of another machine or script."""

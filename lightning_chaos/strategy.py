@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -24,11 +25,14 @@ from lightning_chaos.data.loader import elastic_loader, inspect_loader
 from lightning_chaos.errors import ConfigError, DataError, StateError
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import View
+from lightning_chaos.replay.book import read_book
+from lightning_chaos.replay.node import ReplayNode
+from lightning_chaos.replay.parts import Parts
+from lightning_chaos.replay.quiet import quiet
 from lightning_chaos.replication.image import check_sendable
 from lightning_chaos.skin.collectives import Collectives
 from lightning_chaos.skin.fingerprint import settings_of
-from lightning_chaos.skin.gradients import Gradients
-from lightning_chaos.skin.leaving import PoliteSignals
+from lightning_chaos.skin.leaving import LeftRun, PoliteSignals
 from lightning_chaos.skin.samples import Samples
 from lightning_chaos.skin.settings import Settings, resolve
 from lightning_chaos.skin.story import Story
@@ -39,7 +43,7 @@ from lightning_chaos.worker.node import Node
 log = logging.getLogger(__name__)
 
 
-class ChaosHooks(Gradients, Collectives):
+class ChaosHooks(Parts, Collectives):
     """What the strategy does, whatever Lightning class it sits on.
 
     Args:
@@ -137,7 +141,14 @@ class ChaosHooks(Gradients, Collectives):
             # Members share samples out themselves; each validates on the whole set.
             self._trainer._accelerator_connector.use_distributed_sampler = False
             self._add_callbacks()
-            self._open_node()
+            if self.settings.replay:
+                self._open_replay()
+            else:
+                self._open_node()
+
+    def _open_replay(self) -> None:
+        quiet(self._trainer)
+        self._node = ReplayNode(read_book(Path(self.settings.replay)), self)
 
     def _add_callbacks(self) -> None:
         callbacks = self._trainer.callbacks
@@ -162,13 +173,16 @@ class ChaosHooks(Gradients, Collectives):
             )
         assert isinstance(dataloader, DataLoader)
         if self._samples is None:
-            seed = int(os.environ.get("PL_GLOBAL_SEED") or random.SystemRandom().getrandbits(32))
+            # Of a script that does not seed at all, torch's own is any number.
+            seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
             self._samples = Samples(
                 trainer, facts, seed, self._begin_round, self.settings.min_members
             )
             assert self._healing is not None
             self._samples.resume(self._healing.resumed)
             self._healing.samples, self._healing.resumed = self._samples, {}
+        if self.settings.replay:
+            self.read_for_others(dataloader, self._samples)
         return elastic_loader(dataloader, self._samples)
 
     def on_train_start(self) -> None:
@@ -189,6 +203,9 @@ class ChaosHooks(Gradients, Collectives):
         check_sendable(*self._state())
         self.fingerprint = settings_of(trainer, self._samples.facts, self._reducer.fingerprint)
         self._signals = PoliteSignals(self.node.ask_to_leave)
+        if trainer.received_sigterm:  # Lightning alone listened until now
+            raise LeftRun(0)
+        self.node.log("settings", values=dict(self.fingerprint))
         self.node.ask_seat(self.fingerprint, self.settings.join_at_round)
 
     def _set_up_validation(self) -> None:
@@ -208,16 +225,19 @@ class ChaosHooks(Gradients, Collectives):
             return
         if self._node.in_step and self._node.round >= 0:
             self.barrier("end of fit")
-        if self._node.in_step:
-            assert self._samples is not None
-            final: dict[str, Any] = {"round": self._node.round}
-            if self.settings.log_dir:  # reads the whole state once
-                try:
-                    final["digest"] = self.image().digest
-                except StateError as error:
-                    log.error("the final state has no digest: %s", error)
-            self._node.finish(final)
+        if self._node.in_step or self.settings.replay:
+            self._node.finish(self._final())
         self._view = None
+
+    def _final(self) -> dict[str, Any]:
+        """What the run log says of the end."""
+        final = {"round": self.node.round, "stopped": self._trainer.should_stop}
+        if self._tells_digests:
+            try:
+                final["digest"] = self.image().digest
+            except StateError as error:
+                log.error("the final state has no digest: %s", error)
+        return final
 
     def on_exception(self, exception: BaseException) -> None:
         """The node says its last word before the error goes on."""

@@ -36,6 +36,9 @@ def fork_server(_runtime_root: Path) -> Iterator[ForkServer]:
 class Cluster(LocalCluster):
     """A cluster that knows what tests wait for and what every run must have kept to."""
 
+    bound_s = BOUND_S
+    """Seconds after which a wait is given up."""
+
     # ---- what has happened -----------------------------------------------------------------
 
     def told(self, event: str, node: str = "") -> list[LogEvent]:
@@ -58,14 +61,14 @@ class Cluster(LocalCluster):
     def wait_told(self, event: str, node: str = "", *, times: int = 1) -> LogEvent:
         """Wait for an event of that kind; returns the latest one."""
         self.wait_for(
-            lambda _: len(self.told(event, node)) >= times, BOUND_S, f"{node} to tell {event}"
+            lambda _: len(self.told(event, node)) >= times, self.bound_s, f"{node} to tell {event}"
         )
         return self.told(event, node)[-1]
 
     def wait_told_that(self, predicate: Callable[[LogEvent], bool], what: str) -> LogEvent:
         """Wait for the first event for which the predicate is true."""
         return self.wait_for(
-            lambda events: next((e for e in events if predicate(e)), None), BOUND_S, what
+            lambda events: next((e for e in events if predicate(e)), None), self.bound_s, what
         )  # type: ignore[return-value]
 
     def wait_members(self, *nodes: str) -> None:
@@ -77,12 +80,12 @@ class Cluster(LocalCluster):
             epoch = max(e["epoch"] for e in self.told("view"))
             return any(e["epoch"] >= epoch for e in self.told("round"))
 
-        self.wait_for(together, BOUND_S, f"a round of {', '.join(nodes)}")
+        self.wait_for(together, self.bound_s, f"a round of {', '.join(nodes)}")
 
     def wait_rounds(self, count: int) -> None:
         """Wait until that many more rounds are stable."""
         last = self.round + count
-        self.wait_for(lambda _: self.round >= last, BOUND_S, f"round {last}")
+        self.wait_for(lambda _: self.round >= last, self.bound_s, f"round {last}")
 
     def peer_pids(self, node: str) -> list[int]:
         """Process ids of the node's peers, one after another."""
@@ -90,7 +93,7 @@ class Cluster(LocalCluster):
 
     def wait_gone(self, pid: int) -> None:
         """Wait until that process has ended."""
-        _await(lambda: _gone(pid) or None, BOUND_S, f"process {pid} to end")
+        _await(lambda: _gone(pid) or None, self.bound_s, f"process {pid} to end")
 
     def up(self, *nodes: str, env: Mapping[str, str] | None = None) -> None:
         """Start these nodes one after another, so that their ages follow the names' order."""
@@ -101,7 +104,7 @@ class Cluster(LocalCluster):
             else:
                 self.wait_for(
                     lambda _, n=node: n in self.members or self.told("pull", n),  # type: ignore[misc]
-                    BOUND_S,
+                    self.bound_s,
                     f"{node} to join",
                 )
         self.wait_members(*nodes)
@@ -123,7 +126,7 @@ class Cluster(LocalCluster):
     def ended_well(self, *nodes: str) -> None:
         """These nodes end by themselves, with one state and every sample counted once."""
         for node in nodes:
-            code = self.wait_exit(node, BOUND_S)
+            code = self.wait_exit(node, self.bound_s)
             assert code == 0, f"{node} ended with {code}:\n{self.tail(node, 40)}"
         rounds, failures = stable_rounds(self.events)
         failures += check_digests(digests(self.events), nodes)

@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -88,8 +89,9 @@ def program(rng: random.Random, rounds: int) -> list[Step]:
     steps = []
     for round_ in range(rounds):
         floats = rng.choice([1, 3, 17, 40])
-        cut = rng.randrange(floats + 1) * 4
-        buckets = ((0, cut), (cut, floats * 4 - cut)) if rng.random() < 0.7 else None
+        cuts = sorted(rng.randrange(floats + 1) * 4 for _ in range(rng.choice([1, 1, 2])))
+        pieces = pairwise((0, *cuts, floats * 4))
+        buckets = tuple((a, b - a) for a, b in pieces) if rng.random() < 0.7 else None
         steps.append(Step(OpId(round_, 0), floats, buckets))
         for k in range(1, rng.choice([1, 1, 2, 3])):
             size = rng.choice([None, None, 5])
@@ -99,11 +101,16 @@ def program(rng: random.Random, rounds: int) -> list[Step]:
 
 @dataclass
 class Node:
-    """A worker: its exchange and a stand-in for training that runs a program."""
+    """A worker: its exchange and a stand-in for training that runs a program.
+
+    It gives the buckets of half its operations one by one, as backward does; what it has not
+    given yet is NaN.
+    """
 
     uid: Uid
     exchange: Exchange
     steps: list[Step]
+    rng: random.Random
     at: int = 0
     """Next step to begin."""
     busy: bool = False
@@ -115,6 +122,9 @@ class Node:
     stable: list[OpId] = field(default_factory=list)
     report: Report | None = None
     vectors: list[Floats | None] = field(default_factory=lambda: [None, None])
+    left: list[int] = field(default_factory=list)
+    """Buckets of the open operation that are not given yet."""
+    open: bool = False
 
     @property
     def done(self) -> bool:
@@ -138,7 +148,32 @@ class Node:
         self.busy = True
         self.at += 1
         blob, weight = step.blob(self.uid), step.weight(self.uid)
-        self.exchange.begin(step.op, step.label(), blob, vector, weight, step.buckets)
+        if vector is None or step.buckets is None or self.rng.random() < 0.5:
+            self.exchange.begin(step.op, step.label(), blob, vector, weight, step.buckets)
+            return
+        vector.fill(np.nan)
+        self.left, self.open = list(range(len(step.buckets))), True
+        self.exchange.open(step.op, step.label(), vector, weight, step.buckets)
+
+    def go_on(self) -> None:
+        """Give one more bucket of the open operation, or end it, perhaps with some left."""
+        step, vector = self.steps[self.at - 1], self.vectors[-1]
+        whole = step.vector(self.uid)
+        assert step.buckets is not None
+        assert vector is not None
+        assert whole is not None
+        ends = not self.left or self.rng.random() < 0.2
+        chosen = self.left if ends else [self.rng.choice(self.left)]
+        for bucket in chosen:
+            offset, length = step.buckets[bucket]
+            piece = slice(offset // 4, (offset + length) // 4)
+            vector[piece] = whole[piece]
+        self.left = [bucket for bucket in self.left if bucket not in chosen]
+        if ends:
+            self.open = False
+            self.exchange.close(step.blob(self.uid))
+        else:
+            self.exchange.give(chosen[0])
 
 
 @dataclass
@@ -169,7 +204,7 @@ class Network:
 
     def add(self, name: str) -> Node:
         uid = member(name).uid
-        self.nodes[uid] = Node(uid, Exchange(uid, lambda: 0.0), self.steps)
+        self.nodes[uid] = Node(uid, Exchange(uid, lambda: 0.0), self.steps, self.rng)
         return self.nodes[uid]
 
     def wire(self, source: Uid, to: Uid) -> Wire:
@@ -217,6 +252,9 @@ class Network:
             for node in self.nodes.values()
             if node.may_begin
         ]
+        for node in self.nodes.values():
+            if node.open:
+                out.append(lambda node=node: self._go_on(node))  # type: ignore[misc]
         for (source, to), wire in self.wires.items():
             if to in self.nodes and wire.frames and not wire.paused:
                 out.append(lambda s=source, t=to: self._transfer(s, t))  # type: ignore[misc]
@@ -236,6 +274,10 @@ class Network:
 
     def _begin(self, node: Node) -> None:
         node.begin()
+        self.carry_out(node)
+
+    def _go_on(self, node: Node) -> None:
+        node.go_on()
         self.carry_out(node)
 
     def _transfer(self, source: Uid, to: Uid) -> None:

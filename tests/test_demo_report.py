@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 from collections.abc import Callable
@@ -14,7 +15,14 @@ import pytest
 from rich.console import Console
 
 from lightning_chaos.demo.board import Board
-from lightning_chaos.demo.report import Facts, Report, make_report, print_report, write_json
+from lightning_chaos.demo.report import (
+    Facts,
+    Replayed,
+    Report,
+    make_report,
+    print_report,
+    write_json,
+)
 from lightning_chaos.demo.timings import Deed
 from lightning_chaos.monitor.runlog import LogEvent
 
@@ -324,6 +332,17 @@ def test_a_node_that_got_sigterm_and_did_not_leave_politely_fails() -> None:
 def test_a_finishing_node_with_an_exit_code_fails_but_the_killed_one_may_have_one() -> None:
     facts = with_facts(exits={"n1": -9, "n2": 1, "n3": 0, "n4": 0})
     assert failures(faithful(), facts) == ["n2 ended with exit code 1"]
+
+
+def test_a_replay_that_arrives_elsewhere_fails_and_one_that_does_not_is_told() -> None:
+    other = with_facts(replayed=Replayed(False, "NOT EQUAL", 4.0))
+    assert failures(faithful(), other) == ["replay: NOT EQUAL"]
+    screen = io.StringIO()
+    same = with_facts(replayed=Replayed(True, "equal, bit for bit", 4.0))
+    report = make_report(faithful(), same)
+    assert report.passed
+    print_report(report, Console(file=screen, width=200))
+    assert "recomputed by one process in 4.0 s: equal, bit for bit" in screen.getvalue()
 
 
 def test_a_demo_that_was_cut_short_fails_with_its_cause_alone() -> None:

@@ -86,6 +86,29 @@ def test_the_second_signal_ends_at_once(cluster: MakeCluster) -> None:
     run.finish("a")
 
 
+EARLY = """
+import os, signal
+import lightning.pytorch as pl
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+class Early(pl.Callback):
+    def on_train_start(self, trainer, module):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+trainer = pl.Trainer(strategy="chaos", accelerator="cpu", logger=False, callbacks=[Early()])
+trainer.fit(BoringModel())
+"""
+
+
+def test_a_signal_before_the_first_round_is_heard(cluster: MakeCluster, tmp_path: Path) -> None:
+    script = tmp_path / "early.py"
+    script.write_text(EARLY)
+    run = cluster(script=script, CHAOS_MIN_MEMBERS="2")
+    run.start("a")
+    assert run.wait_exit("a", 10.0) == 0, run.tail("a", 40)
+    run.wait_gone(run.peer_pids("a")[0])
+
+
 def test_an_error_in_the_users_code_ends_one_node_only(cluster: MakeCluster) -> None:
     run = cluster("--fail-node", "b", "--fail-at", "10")
     run.up("a", "b", "c")

@@ -6,7 +6,6 @@ A transcript is text: a command per line, what it caused indented below it.  Run
 
 from __future__ import annotations
 
-import re
 from collections import deque
 
 import msgspec
@@ -30,8 +29,9 @@ from lightning_chaos.protocol.events import (
     WorkerGone,
 )
 from lightning_chaos.protocol.membership import Membership
-from lightning_chaos.protocol.messages import Message, Status, decode, encode
+from lightning_chaos.protocol.messages import Status, decode, encode
 from lightning_chaos.protocol.values import Member, OpId, Report
+from lightning_chaos.testing.simulator.show import show
 
 QUIET = (Status, local.Permit, local.Waiting)
 
@@ -262,50 +262,3 @@ def op(text: str) -> OpId:
 def report() -> Report:
     """A worker that has done nothing yet."""
     return Report(OpId(-1, 0), False, None, (), 0, (), -1)
-
-
-def show(message: Message | local.Local) -> str:
-    """A message as a reader wants it: the tag and what distinguishes it."""
-    name = type(message).__name__
-    proposal = getattr(message, "proposal", None)
-    parts: list[str] = []
-    if proposal is not None:
-        view = proposal.view
-        parts.append(f"{ballot(proposal.ballot)} epoch {view.epoch} from {view.switch}:")
-        parts.append(",".join(m.node for m in view.members))
-        parts += [f"learning {m.node}" for m in view.learners]
-        parts.append("planned" if proposal.planned else "unplanned")
-    for field in ("ballot", "reason", "setting", "uid", "uids", "round", "epoch"):
-        value = getattr(message, field, None)
-        if value in (None, "", ()) or (proposal is not None and field == "epoch"):
-            continue
-        if field == "ballot":
-            value = ballot(value)
-        parts.append(f"{value}" if field == "ballot" else f"{field}={clean(value)}")
-    if getattr(message, "prior", ()):
-        parts.append("prior=" + ",".join(ballot(p.ballot) for p in message.prior))
-    if isinstance(message, local.Install):
-        view = message.view
-        parts = [f"epoch {view.epoch} from {view.switch}: {','.join(m.node for m in view.members)}"]
-        parts += [f"learning {m.node}" for m in view.learners]
-    if isinstance(message, local.Standing):
-        parts = ["as newcomer" if message.newcomer else "as founder"]
-    decision = getattr(message, "decision", None)
-    if decision is not None:
-        parts.append(f"finish {decision.finished}")
-        if decision.behind:
-            parts.append(f"{clean(decision.source)} passes it to {clean(decision.behind)}")
-        if decision.held:
-            parts.append(f"keep chunks {clean(decision.held)}")
-        parts.append(f"data from {decision.data_from}")
-    return " ".join([name, *parts])
-
-
-def ballot(b: object) -> str:
-    """``3a``: the third counter, proposed by a."""
-    return f"{b.counter}{b.proposer.partition('/')[0]}"  # type: ignore[attr-defined]
-
-
-def clean(value: object) -> str:
-    """Without incarnations, which only repeat."""
-    return re.sub(r"/[0-9a-f]+", "", str(value)).replace("'", "")

@@ -24,11 +24,13 @@ from lightning_chaos.collective.actions import (
     Stable,
     Verdict,
 )
+from lightning_chaos.collective.attempt import Space
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
 from lightning_chaos.collective.layout import HEADER, Layout
-from lightning_chaos.collective.operation import Operation, Space
+from lightning_chaos.collective.operation import Operation
 from lightning_chaos.collective.roots import Floats
+from lightning_chaos.collective.views import Views
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
 
@@ -51,9 +53,7 @@ class Exchange:
         self._me = me
         self._clock = clock
         self._space = Space()
-        self._view: View | None = None
-        self._pending: list[View] = []
-        self._asked: set[tuple[Uid, int]] = set()
+        self._views = Views()
         self._last = BEFORE_ALL
         self._previous: Operation | None = None
         self._current: Operation | None = None
@@ -93,7 +93,7 @@ class Exchange:
         weight: float = 0.0,
         buckets: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        """Contribute to the next operation; its end comes as :class:`Finished`.
+        """Contribute to the next operation at once; its end comes as :class:`Finished`.
 
         While frozen it only gets ready, and begins under the view that ends the freeze.
 
@@ -111,26 +111,91 @@ class Exchange:
             ChaosError: the weight cannot be used or the blob is too long.
             ValueError: out of turn, or vector and buckets do not fit.
         """
-        if self._current is not None or self._waiting is not None or op <= self._last:
-            raise ValueError(f"operation {op} begun out of turn, the last one was {self._last}")
         if buckets is None:
             buckets = () if vector is None else ((0, vector.nbytes),)
-        fresh = Operation(op, label, blob, vector, weight, buckets, self._space, self._clock())
+        operation = self._next(op, label, vector, weight, buckets)
+        operation.close(blob, self._clock())
+        self._admit(operation)
+
+    def open(
+        self,
+        op: OpId,
+        label: str,
+        vector: Floats,
+        weight: float,
+        buckets: Sequence[tuple[int, int]],
+    ) -> None:
+        """Begin the next operation before its contribution is there.
+
+        :meth:`give` and :meth:`close` bring it.  Arguments and errors are those of :meth:`begin`;
+        each bucket of the vector must stay unchanged from when it is given.
+        """
+        self._admit(self._next(op, label, vector, weight, buckets))
+
+    def give(self, bucket: int) -> None:
+        """That bucket of the open operation's vector has its value.
+
+        Raises:
+            ValueError: no operation is open, or the bucket was given before.
+        """
+        operation = self._opened()
+        operation.give(bucket)
+        if operation is self._current and not self._frozen:
+            self._hand.contribute(operation, operation.attempt.layout.buckets[bucket])
+            self._settle()
+
+    def close(self, blob: bytes) -> None:
+        """Contribute all that the open operation lacks: the other buckets, and the header.
+
+        Raises:
+            ChaosError: the blob is too long.
+            ValueError: no operation is open.
+        """
+        operation = self._opened()
+        rest = operation.close(blob, self._clock())
+        if operation is self._current and not self._frozen:
+            layout = operation.attempt.layout
+            operation.check(len(layout.members))
+            pieces = (chunk for bucket in rest for chunk in layout.buckets[bucket])
+            self._hand.contribute(operation, [layout.chunks[HEADER], *pieces])
+            self._settle()
+
+    def _next(
+        self,
+        op: OpId,
+        label: str,
+        vector: Floats | None,
+        weight: float,
+        buckets: Sequence[tuple[int, int]],
+    ) -> Operation:
+        if self._current is not None or self._waiting is not None or op <= self._last:
+            raise ValueError(f"operation {op} begun out of turn, the last one was {self._last}")
+        return Operation(op, label, vector, weight, buckets, self._space)
+
+    def _admit(self, operation: Operation) -> None:
         if self._frozen:
-            self._waiting = fresh
+            self._waiting = operation
         else:
-            self._start(fresh)
+            self._start(operation)
+
+    def _opened(self) -> Operation:
+        operation = self._current or self._waiting
+        if operation is None or operation.closed:
+            raise ValueError(f"no operation is open, the last one was {self._last}")
+        return operation
 
     def late(self) -> tuple[OpId, float, tuple[Uid, ...]] | None:
         """The operation under way, its seconds so far, and who owes this worker a contribution.
 
-        A result that does not come names nobody: its root may itself be waiting.
+        They count from when this member had contributed all: until then it is itself the one
+        that others wait for.  A result that does not come names nobody: its root may itself be
+        waiting.
         """
         operation = self._current
-        if operation is None or self._frozen:
+        if operation is None or self._frozen or not operation.closed:
             return None
         owing = tuple(dict.fromkeys(operation.missing()))
-        return operation.op, self._clock() - operation.begun_s, owing
+        return operation.op, self._clock() - operation.closed_s, owing
 
     # ---- from the peer -----------------------------------------------------------------------
 
@@ -140,11 +205,10 @@ class Exchange:
         A planned one serves from the first operation of round ``view.switch`` on.  An unplanned
         one, which has a decision, serves at once and ends the freeze.
         """
-        if view.epoch <= self._newest():
+        if view.epoch <= self._views.newest:
             return
-        self._asked = {(uid, epoch) for uid, epoch in self._asked if epoch > view.epoch}
         if decision is None:
-            self._pending.append(view)
+            self._views.plan(view)
         else:
             self._recover(view, decision)
         self._out.append(Resume())
@@ -177,13 +241,11 @@ class Exchange:
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
         """Where the payload of an arriving frame goes, or why nowhere."""
-        if frame.epoch > self._newest():
-            if (sender, frame.epoch) not in self._asked:
-                self._asked.add((sender, frame.epoch))
+        if frame.epoch > self._views.newest:
+            if self._views.must_ask(sender, frame.epoch):
                 self._out.append(AskCommit(sender, frame.epoch))
             return Verdict.PAUSE
-        epoch = self._view.epoch if self._view else 0
-        if self._frozen or frame.epoch < epoch or frame.op <= self._last:
+        if self._frozen or frame.epoch < self._views.epoch or frame.op <= self._last:
             # Frozen: a later view is to come, under which nothing of this one is wanted.
             return Verdict.DROP
         current = self._current
@@ -227,9 +289,7 @@ class Exchange:
     # ---- one operation -----------------------------------------------------------------------
 
     def _start(self, operation: Operation) -> None:
-        while self._pending and self._pending[0].switch <= operation.op.round:
-            self._view = self._pending.pop(0)
-        view = self._view
+        view = self._views.enter(operation.op.round)
         if view is None or view.rank(self._me) is None:
             raise NodeLost(
                 f"{self._me} began operation {operation.op} but is no member of "
@@ -238,7 +298,7 @@ class Exchange:
         layout = Layout.of(view.uids, view.plan, operation.buckets)
         operation.afresh(self._me, view.epoch, layout)
         self._current = operation
-        self._hand.contribute(operation)
+        self._hand.contribute(operation, operation.given())
         self._settle()
         self._out.append(Resume())
 
@@ -274,8 +334,7 @@ class Exchange:
     # ---- after a failure ---------------------------------------------------------------------
 
     def _recover(self, view: View, decision: Decision) -> None:
-        self._view = view
-        self._pending.clear()
+        self._views.impose(view)
         self._frozen = False
         self._out.append(Purge())
         if decision.source == self._me and self._previous is not None:
@@ -292,7 +351,7 @@ class Exchange:
         else:
             layout = Layout.of(view.uids, view.plan, operation.buckets)
             operation.afresh(self._me, view.epoch, layout)
-            self._hand.contribute(operation)
+            self._hand.contribute(operation, operation.given())
         self._settle()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -314,15 +373,7 @@ class Exchange:
         operation.again(self._me, view.epoch, dict(decision.held))
         mine = [chunk for chunk, holder in decision.held.items() if holder == self._me]
         self._hand.pass_on(operation, view.epoch, mine, view.uids)
-        self._hand.contribute(operation)
-
-    # ---- small things ------------------------------------------------------------------------
-
-    def _newest(self) -> int:
-        """Highest epoch installed, 0 if none."""
-        if self._pending:
-            return self._pending[-1].epoch
-        return self._view.epoch if self._view else 0
+        self._hand.contribute(operation, operation.given())
 
     def _accuse(self, uid: Uid, reason: str) -> None:
         self._out.append(Misbehaved(uid, reason))

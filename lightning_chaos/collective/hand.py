@@ -27,21 +27,21 @@ class Hand:
         self._me = me
         self._out = out
 
-    def contribute(self, operation: Operation) -> None:
-        """Send this member's contribution to every chunk that is not passed on."""
-        attempt, part, gives = operation.attempt, operation.part, FrameKind.CONTRIBUTION
-        chunks = [c for c in attempt.layout.chunks if c.id not in attempt.passed]
+    def contribute(self, operation: Operation, given: Sequence[Chunk]) -> None:
+        """Send this member's contribution to these chunks, but for those that are passed on."""
+        attempt, gives = operation.attempt, FrameKind.CONTRIBUTION
+        chunks = [c for c in given if c.id not in attempt.passed]
         for chunk in chunks:
             if chunk.root != self._me:
                 payload = operation.contribution(chunk)
-                self._send(chunk.root, operation, gives, chunk, part.weight, payload)
+                self._send(chunk.root, operation, gives, chunk, operation.weight, payload)
         for chunk in chunks:
             if chunk.root == self._me:
                 root = attempt.roots[chunk.id]
                 if isinstance(root, Gather):
-                    root.add(self._me, part)
+                    root.add(self._me, operation.part)
                 else:
-                    root.add(self._me, operation.own(chunk), part.weight)
+                    root.add(self._me, operation.own(chunk), operation.weight)
                 self._close(operation, chunk)
 
     def add(
@@ -62,13 +62,12 @@ class Hand:
             root.add(sender, np.frombuffer(payload, np.float32), weight)
         else:
             part = unpack_part(payload)
-            given = operation.part
             if part.weight != weight:
                 raise WireError(f"header of {operation.op} says weight {part.weight}, not {weight}")
-            if part.label == given.label and part.vector_bytes != given.vector_bytes:
+            if part.label == operation.label and part.vector_bytes != operation.vector_bytes:
                 raise WireError(
                     f"{part.label} (operation {operation.op}) has a vector of "
-                    f"{part.vector_bytes} bytes, expected are {given.vector_bytes}"
+                    f"{part.vector_bytes} bytes, expected are {operation.vector_bytes}"
                 )
             root.add(sender, part)
         self._close(operation, chunk)

@@ -26,6 +26,8 @@ class Chunk:
     """Bytes in the flat vector; 0 for the header, whose payloads have lengths of their own."""
     root: Uid
     """Takes in everybody's contribution and sends everybody the result."""
+    bucket: int | None = None
+    """Which bucket of the vector it is a piece of; None for the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Layout:
     """Contributors, oldest first: the order of every sum."""
     chunks: tuple[Chunk, ...]
     """By id: the header, then the pieces of every bucket in order."""
+    buckets: tuple[tuple[Chunk, ...], ...]
+    """The pieces of each bucket."""
 
     @classmethod
     def of(
@@ -57,13 +61,17 @@ class Layout:
         if problem:
             raise ValueError(problem)
         chunks = [Chunk(HEADER, 0, 0, members[0])]
-        for offset, length in buckets:
+        first = []
+        for bucket, (offset, length) in enumerate(buckets):
             if offset < 0 or length < 0 or offset % FLOAT_BYTES or length % FLOAT_BYTES:
                 raise ValueError(f"bucket of {length} bytes at {offset} is not whole floats")
+            first.append(len(chunks))
             for root, (begin, end) in zip(members, _cut(length, plan.shares), strict=True):
                 if end > begin:
-                    chunks.append(Chunk(len(chunks), offset + begin, end - begin, root))
-        return cls(members, tuple(chunks))
+                    place = offset + begin, end - begin
+                    chunks.append(Chunk(len(chunks), *place, root, bucket))
+        pieces = (tuple(chunks[i:j]) for i, j in pairwise([*first, len(chunks)]))
+        return cls(members, tuple(chunks), tuple(pieces))
 
 
 def _cut(length: int, shares: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from lightning_chaos.collective.actions import Landing
+from lightning_chaos.collective.attempt import Attempt, Space
 from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind, tag_of
 from lightning_chaos.collective.layout import HEADER, Chunk, Layout, check_tiling
 from lightning_chaos.collective.roots import Floats, Gather, Part, Sum, pack_part, unpack_parts
@@ -17,68 +16,19 @@ from lightning_chaos.errors import ChaosError
 from lightning_chaos.protocol.values import OpId, Uid
 
 
-class Space:
-    """Memory that operations use in turn, so that no round pays for fresh pages."""
-
-    def __init__(self) -> None:
-        self._results = [np.empty(0, np.float32), np.empty(0, np.float32)]
-        self._landing = np.empty(0, np.uint8)
-        self._turn = 0
-
-    def result(self, size: int) -> Floats:
-        """Room for ``size`` floats; the room given out before stays untouched."""
-        self._turn ^= 1
-        if len(self._results[self._turn]) < size:
-            self._results[self._turn] = np.empty(size, np.float32)
-        return self._results[self._turn][:size]
-
-    def landing(self, size: int) -> npt.NDArray[np.uint8]:
-        """Room for ``size`` bytes of contributions; the room given out before is reused."""
-        if len(self._landing) < size:
-            self._landing = np.empty(size, np.uint8)
-        return self._landing[:size]
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try of an operation: under one view, with one set of contributors."""
-
-    epoch: int
-    """Frames of this attempt carry it."""
-    origin: int
-    """View whose members contribute."""
-    layout: Layout
-    landing: npt.NDArray[np.uint8]
-    """Where contributions to chunks rooted here go."""
-    passed: dict[int, Uid] = field(default_factory=dict)
-    """Chunks whose result comes from a holder instead of being made anew."""
-    roots: dict[int, Sum | Gather] = field(default_factory=dict)
-    """Chunks rooted here and not whole yet."""
-    coming: dict[tuple[Uid, int], Landing] = field(default_factory=dict)
-    """Payloads being received, by sender and chunk."""
-    came: set[tuple[Uid, int]] = field(default_factory=set)
-    """Contributions received or being received."""
-    landed: int = 0
-    """Bytes of :attr:`landing` given out."""
-
-    def void(self) -> None:
-        """Let go of payloads half received: the rest of them must not be written here."""
-        for landing in self.coming.values():
-            landing.memory = None
-        self.coming.clear()
-
-
 class Operation:
     """What one member gives to an operation and holds of it.
+
+    It is *open* at first: buckets of the vector are given one by one (:meth:`give`), in any
+    order; :meth:`close` gives the header and whatever is left.
 
     Args:
         op: its number.
         label: kind and call site; must be the same at all members.
-        blob: for the header.
-        vector: flat float32, already multiplied by ``weight``, unchanged until finished.
+        vector: flat float32, already multiplied by ``weight``; a bucket that is given stays
+            unchanged until the operation is finished.
         weight: of this member in the sums.
         buckets: (offset, length) in bytes, tiling the vector.
-        begun_s: when it began, seconds.
 
     Raises:
         ChaosError: the weight is negative or not finite.
@@ -89,12 +39,10 @@ class Operation:
         self,
         op: OpId,
         label: str,
-        blob: bytes,
         vector: Floats | None,
         weight: float,
         buckets: Sequence[tuple[int, int]],
         space: Space,
-        begun_s: float,
     ) -> None:
         if not math.isfinite(weight) or weight < 0:
             raise ChaosError(f"weight {weight} of operation {op} must be finite and not negative")
@@ -108,9 +56,11 @@ class Operation:
         self.op = op
         self.label = label
         self.tag = tag_of(label)
-        self.part = Part(label, size, float(weight), blob)
+        self.vector_bytes = size
+        self.weight = float(weight)
         self.buckets = tuple(buckets)
-        self.begun_s = begun_s
+        self.closed_s = math.inf
+        """When this member had given all, seconds."""
         self.vector = vector
         self.result = None if vector is None else space.result(len(vector))
         self.header = memoryview(b"")
@@ -123,8 +73,51 @@ class Operation:
         """Chunks whose result is here, whole."""
         self.failed = False
         self._space = space
-        self._given = pack_part(self.part)
+        self._own: Part | None = None
+        self._packed = b""
+        self._left = set(range(len(self.buckets)))
         self._attempt: Attempt | None = None
+
+    # ---- giving ------------------------------------------------------------------------------
+
+    @property
+    def part(self) -> Part:
+        """This member's part of the header (there is one once it is closed)."""
+        assert self._own is not None
+        return self._own
+
+    @property
+    def closed(self) -> bool:
+        """This member has given all."""
+        return self._own is not None
+
+    def give(self, bucket: int) -> None:
+        """That piece of the vector has its value.
+
+        Raises:
+            ValueError: there is no such bucket, or it was given before.
+        """
+        if bucket not in self._left:
+            raise ValueError(f"bucket {bucket} of operation {self.op} is not there to give")
+        self._left.remove(bucket)
+
+    def close(self, blob: bytes, now_s: float) -> list[int]:
+        """All buckets and the header have their values; returns the buckets not given before."""
+        if self.closed:
+            raise ValueError(f"operation {self.op} is closed already")
+        self._own = Part(self.label, self.vector_bytes, self.weight, blob)
+        self._packed = pack_part(self._own)
+        self.closed_s = now_s
+        rest, self._left = sorted(self._left), set()
+        return rest
+
+    def given(self) -> list[Chunk]:
+        """The chunks of the present attempt to which this member can contribute."""
+        return [chunk for chunk in self.attempt.layout.chunks if self.has_given(chunk)]
+
+    def has_given(self, chunk: Chunk) -> bool:
+        """This member's contribution to that chunk is there."""
+        return self.closed if chunk.bucket is None else chunk.bucket not in self._left
 
     @property
     def attempt(self) -> Attempt:
@@ -145,15 +138,23 @@ class Operation:
         Raises:
             ChaosError: the blob is too long for that many members.
         """
-        limit = _part_limit(len(layout.members))
-        if len(self._given) > limit:
-            raise ChaosError(
-                f"{self.label} (operation {self.op}) gives {len(self._given)} bytes; with "
-                f"{len(layout.members)} members at most {limit} bytes fit. Gather less at once"
-            )
+        self.check(len(layout.members))
         self.held.clear()
         self.total = None
         self._try(me, epoch, epoch, layout, {})
+
+    def check(self, members: int) -> None:
+        """Make sure that the header of so many members can be sent.
+
+        Raises:
+            ChaosError: the blob is too long.
+        """
+        limit = _part_limit(members)
+        if len(self._packed) > limit:
+            raise ChaosError(
+                f"{self.label} (operation {self.op}) gives {len(self._packed)} bytes; with "
+                f"{members} members at most {limit} bytes fit. Gather less at once"
+            )
 
     def again(self, me: Uid, epoch: int, passed: dict[int, Uid]) -> None:
         """Go on with the same contributors: some chunks are passed on, some made anew.
@@ -184,14 +185,14 @@ class Operation:
     def release(self) -> None:
         """Let go of the contribution: no redo can need it any more."""
         self.vector = None
-        self._given = b""
+        self._packed = b""
 
     # ---- payloads ----------------------------------------------------------------------------
 
     def contribution(self, chunk: Chunk) -> memoryview:
         """What this member gives to a chunk."""
         if chunk.id == HEADER:
-            return memoryview(self._given)
+            return memoryview(self._packed)
         return self._slice(self.vector, chunk).data.cast("B")
 
     def own(self, chunk: Chunk) -> Floats:
@@ -252,6 +253,8 @@ class Operation:
             source = attempt.passed.get(chunk.id, chunk.root)
             if sender != source:
                 return f"{what} must come from {source}"
+            if not self.has_given(chunk):
+                return f"{what} came before this member contributed"
             if chunk.id in self.held or (sender, chunk.id) in attempt.coming:
                 return f"{what} came twice"
         else:

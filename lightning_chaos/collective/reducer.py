@@ -6,18 +6,18 @@ order in which backward finishes them, then the active buffers.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
 from lightning_chaos.collective.buffers import BufferMode, SharedBuffers
+from lightning_chaos.collective.early import Early, Spans
 from lightning_chaos.collective.flat import (
-    SUMMABLE,
     Buckets,
     bitmap,
     buckets,
@@ -25,7 +25,10 @@ from lightning_chaos.collective.flat import (
     scale_into,
     union,
 )
+from lightning_chaos.collective.parameters import Parameter, check_known, described, trained
 from lightning_chaos.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +48,12 @@ class Contribution:
     """Cover the vector in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameter:
-    name: str
-    tensor: nn.Parameter
-    begin: int
-    """First value in the flat vector."""
-
-    def view(self, vector: torch.Tensor) -> torch.Tensor:
-        return vector[self.begin : self.begin + self.tensor.numel()].view(self.tensor.shape)
-
-
 class Reducer:
     """Turns a module's gradients and float buffers into contributions and takes results back.
 
-    Build it once the module is on its device.  In each round: :meth:`contribution` after the last
-    backward, :meth:`apply` with the mean; if :meth:`newly_active` then names buffers, one more
+    Build it once the module is on its device.  In each round: :meth:`expect` before the last
+    backward if its buckets are to leave while it goes on, :meth:`contribution` after it,
+    :meth:`apply` with the mean; if :meth:`newly_active` then names buffers, one more
     operation with :meth:`extra_contribution` and :meth:`apply_extra`.  Integer and complex
     buffers are never touched.
 
@@ -80,16 +73,19 @@ class Reducer:
             raise ConfigError(f"bucket_bytes={bucket_bytes} must be a positive multiple of 4.")
         self._module = module
         self._bucket_bytes = bucket_bytes
-        self._parameters = tuple(_trained(module))
-        self._known = {id(p.tensor) for p in self._parameters}
+        self._parameters = tuple(trained(module))
         self._gradients = sum(p.tensor.numel() for p in self._parameters)
         self._buffers = SharedBuffers(module, buffers)
         self._vectors: list[torch.Tensor] = []
         self._idle_grads: frozenset[int] = frozenset()
         self._touched = bytearray(len(self._parameters))
+        self._spans = Spans([p.tensor.numel() for p in self._parameters], bucket_bytes)
+        self._early: Early | None = None
+        self._steady: bool | None = None
+        """Gradients stay as backward first leaves them; None before that was tried."""
         self._hooks = [
             p.tensor.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                partial(_touch, self._touched, i)
+                partial(self._ready, i)
             )
             for i, p in enumerate(self._parameters)
         ]
@@ -111,13 +107,37 @@ class Reducer:
     @property
     def fingerprint(self) -> tuple[tuple[str, str], ...]:
         """(name, ``shape dtype``) of all parameters and buffers, and how they are reduced."""
-        parameters = (
-            (name, _describe(p) + ("" if p.requires_grad else " frozen"))
-            for name, p in self._module.named_parameters()
-        )
-        tables = ((name, _describe(b) + " buffer") for name, b in self._module.named_buffers())
         options = (("bucket_bytes", str(self._bucket_bytes)), ("buffers", self._buffers.mode))
-        return (*parameters, *tables, *options)
+        return (*described(self._module), *options)
+
+    def expect(
+        self,
+        weight: float,
+        divided_by: float | None,
+        begin: Callable[[torch.Tensor, Buckets], None],
+        give: Callable[[int], None],
+    ) -> None:
+        """The next backward is the round's last: hand over its buckets as they are complete.
+
+        The first time that is only tried: where backward comes back to a gradient it had finished
+        (a parameter shared between checkpointed segments, a later hook of the user's) nothing
+        can leave early.  Neither does it where all gradients are one bucket.
+
+        Args:
+            weight: as for the :meth:`contribution` that must follow.
+            divided_by: likewise.
+            begin: called before the first bucket, with the contribution's vector and buckets.
+            give: called with the number of a bucket whose values are final.  Both are called by
+                the thread that runs backward.
+        """
+        count = len(self._spans.parameters)
+        if self._steady is False or count < 2 or not 0 < weight < math.inf:
+            return
+        vector, layout = self._next_vector(), self.layout
+        factor = weight if divided_by is None else divided_by
+        trial = self._steady is None
+        begin_this = partial(begin, vector, layout)
+        self._early = Early(self._spans, vector, factor, begin_this, give, trial=trial)
 
     @torch.no_grad()
     def contribution(self, weight: float, divided_by: float | None = None) -> Contribution:
@@ -130,17 +150,25 @@ class Reducer:
                 ``weight`` where some of the samples gave none; None if they are means.
 
         Raises:
-            ConfigError: A gradient is sparse, a parameter was unfrozen or added after the reducer
-                was built, or the weight is not a number >= 0.
+            ConfigError: A gradient is sparse, or changed after it was handed over; a parameter
+                was unfrozen or added after the reducer was built; or the weight is not a number
+                >= 0.
         """
-        self._check(weight)
+        early, self._early = self._early, None
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"The weight of this member's samples is {weight}, not >= 0.")
+        check_known(self._module, self._parameters)
         touched = {i for i, p in enumerate(self._parameters) if self._take_touched(i, p)}
         used = touched if weight > 0 else set()
         self._idle_grads = frozenset(touched - used)
-        vector = self._next_vector()
+        vector = self._next_vector() if early is None else early.vector
         for i, parameter in enumerate(self._parameters):
-            grad = parameter.tensor.grad if i in used else None
-            scale_into(parameter.view(vector), grad, weight if divided_by is None else divided_by)
+            if early is None or not self._stands(early, i):
+                grad = parameter.tensor.grad if i in used else None
+                factor = weight if divided_by is None else divided_by
+                scale_into(parameter.view(vector), grad, factor)
+        if early is not None and early.tried and self._steady is None:
+            self._steady = True
         active = self._buffers.active
         return Contribution(
             vector=vector,
@@ -254,17 +282,27 @@ class Reducer:
             self._vectors.reverse()
         return self._vectors[-1]
 
-    def _check(self, weight: float) -> None:
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"The weight of this member's samples is {weight}, not >= 0.")
-        for name, parameter in self._module.named_parameters():
-            if parameter.requires_grad and id(parameter) not in self._known:
-                raise ConfigError(
-                    f"Parameter {name} was frozen or absent when training began and is trained "
-                    "now: the members would not agree on it. Unfreeze or add it before fit()."
-                )
+    def _ready(self, i: int, tensor: torch.Tensor) -> None:
+        """Backward has added to that gradient (called by torch)."""
+        self._touched[i] = 1
+        if self._early is not None and tensor.grad is not None:
+            self._early.ready(i, tensor.grad, self._parameters[i].view(self._early.vector))
 
-    def _take_touched(self, i: int, parameter: _Parameter) -> bool:
+    def _stands(self, early: Early, i: int) -> bool:
+        name, tensor = self._parameters[i].name, self._parameters[i].tensor
+        stands = early.stands(i, tensor.grad)
+        if stands is None and not early.trial:
+            raise ConfigError(
+                f"The gradient of {name} changed after backward had finished it, and it was sent "
+                "already. Do from the first batch on what changes it, or change it in "
+                "on_after_backward or on_before_optimizer_step."
+            )
+        if stands is None and self._steady is None:
+            _log.info("gradients leave after backward, not during it: that of %s changes", name)
+            self._steady = False
+        return bool(stands)
+
+    def _take_touched(self, i: int, parameter: Parameter) -> bool:
         touched, self._touched[i] = self._touched[i], 0
         grad = parameter.tensor.grad
         if not touched or grad is None:
@@ -275,31 +313,3 @@ class Reducer:
                 "make it dense (sparse=False for an embedding)."
             )
         return True
-
-
-def _trained(module: nn.Module) -> Iterator[_Parameter]:
-    """Trained parameters in vector order."""
-    begin = 0
-    for name, tensor in reversed(list(module.named_parameters())):
-        if nn.parameter.is_lazy(tensor):
-            raise ConfigError(
-                f"Parameter {name} has no shape yet: run one batch through the model before fit()."
-            )
-        if not tensor.requires_grad:
-            continue
-        if tensor.dtype not in SUMMABLE:
-            raise ConfigError(
-                f"Parameter {name} is {tensor.dtype}, but gradients are summed in float32: use "
-                "float32, bfloat16 or float16 parameters."
-            )
-        yield _Parameter(name, tensor, begin)
-        begin += tensor.numel()
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    shape = "x".join(map(str, tensor.shape)) or "scalar"
-    return f"{shape} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _touch(touched: bytearray, i: int, _: Any) -> None:
-    touched[i] = 1

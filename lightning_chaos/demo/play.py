@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from lightning_chaos.demo.board import Board
-from lightning_chaos.demo.report import Facts, Report, make_report
+from lightning_chaos.demo.report import Facts, Replayed, Report, make_report
 from lightning_chaos.demo.scenario import Order, Pace, Scenario
 from lightning_chaos.demo.timings import Deed
 from lightning_chaos.errors import ConfigError
@@ -38,6 +38,7 @@ class Settings:
         keep_logs: directory for logs and output, None to keep nothing.
         limit_s: seconds after which the demo fails.
         pace: rounds between the events.
+        replay: recompute the run from its logs at the end.
     """
 
     nodes: int = 3
@@ -47,6 +48,7 @@ class Settings:
     keep_logs: Path | None = None
     limit_s: float = 180.0
     pace: Pace = field(default_factory=Pace)
+    replay: bool = False
 
 
 def play(settings: Settings, console: Console) -> Report:
@@ -133,6 +135,7 @@ class _Play:
             problem=problem,
             seconds=time.monotonic() - begin,
             accuracy_required=self._settings.script is None,
+            replayed=None if problem or not self._settings.replay else self._replay(),
         )
 
     def _start_nodes(self) -> None:
@@ -196,17 +199,35 @@ class _Play:
 
     def _stop(self) -> str:
         """End the run as a user would, through the public command."""
-        command = [sys.executable, "-m", "lightning_chaos.cli", "stop", "--run", self._cluster.run]
         try:
-            done = subprocess.run(
-                command,
-                env=self._cluster.command_env(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_TIMEOUT_S,
-                check=False,
-            )
+            done = self._command("stop", "--run", self._cluster.run, timeout_s=COMMAND_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return f"lightning-chaos stop did not end within {COMMAND_TIMEOUT_S:g} s"
         return f"lightning-chaos stop: {done.stderr.strip()}" if done.returncode else ""
+
+    def _replay(self) -> Replayed:
+        """Recompute the run as a user would."""
+        begin = time.monotonic()
+        self._say(
+            [self._board.tell(time.time(), f"lightning-chaos replay {self._cluster.log_dir}")]
+        )
+        limit_s = self._settings.limit_s
+        try:
+            done = self._command("replay", str(self._cluster.log_dir), timeout_s=limit_s)
+        except subprocess.TimeoutExpired:
+            return Replayed(False, f"did not end within {limit_s:g} s", limit_s)
+        text = done.stdout if done.returncode in (0, 1) else done.stderr
+        last = next(iter(reversed(text.strip().splitlines())), f"exit code {done.returncode}")
+        return Replayed(done.returncode == 0, last, time.monotonic() - begin)
+
+    def _command(self, *words: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+        """A ``lightning-chaos`` command in the environment of the nodes."""
+        return subprocess.run(
+            [sys.executable, "-m", "lightning_chaos.cli", *words],
+            env=self._cluster.command_env(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )

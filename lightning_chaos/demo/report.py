@@ -30,6 +30,16 @@ from lightning_chaos.monitor.runlog import LogEvent
 
 
 @dataclass(frozen=True, slots=True)
+class Replayed:
+    """What ``lightning-chaos replay`` made of the demo's logs."""
+
+    equal: bool
+    said: str
+    """Its last line."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the driver knows and the logs do not."""
 
@@ -44,6 +54,8 @@ class Facts:
     seconds: float
     accuracy_required: bool
     """A finishing node without a test accuracy is a failure (our own script has one)."""
+    replayed: Replayed | None = None
+    """None if it was not asked for."""
 
     @property
     def finishing(self) -> list[str]:
@@ -72,6 +84,7 @@ class Report:
     accuracy: dict[str, tuple[str, float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """What was not checked, and why."""
+    replayed: Replayed | None = None
 
 
 def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
@@ -102,6 +115,8 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
         for deed in facts.deeds:
             if deed.kind == "leave":
                 failures += check_left(events, deed.node)
+        if facts.replayed is not None and not facts.replayed.equal:
+            failures.append(f"replay: {facts.replayed.said}")
     notes = [] if found_accuracies else ["test accuracy is not checked: no metric named *acc*"]
     if too_few_shards(found_pulls, facts.newcomer):
         notes.append("the donors' shares are not checked: the state is too small to share it out")
@@ -120,6 +135,7 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
         epochs=epochs,
         accuracy=found_accuracies,
         notes=notes,
+        replayed=facts.replayed,
     )
 
 
@@ -141,6 +157,7 @@ def print_report(report: Report, console: Console) -> None:
         f"{len(complete)} complete epochs of the data and {len(report.epochs) - len(complete)} "
         f"begun, {report.rounds} rounds, median {report.round_s * 1e3:.0f} ms",
         *report.notes,
+        *_replay_lines(report),
     ):
         console.print(Text(line))
     for failure in report.failures:
@@ -155,6 +172,13 @@ def print_report(report: Report, console: Console) -> None:
         )
     else:
         console.print(Text(f"failed after {report.seconds:.1f} s", style="bold red"))
+
+
+def _replay_lines(report: Report) -> list[str]:
+    again = report.replayed
+    if again is None:
+        return []
+    return [f"recomputed by one process in {again.seconds:.1f} s: {again.said}"]
 
 
 def _timing_table(report: Report) -> Table:

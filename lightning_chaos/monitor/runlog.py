@@ -90,6 +90,27 @@ class RunLog:
             self._fd = -1
 
 
+def read_log(path: Path) -> list[LogEvent]:
+    """Every event of one log, or of all logs in a directory, in order of time.
+
+    Raises:
+        ConfigError: there is no such log.
+    """
+    events = LogTail(path).poll() if path.is_dir() else _events_in(path)
+    if not events:
+        raise ConfigError(f"{path} is no run log, and no directory that holds any (*.jsonl)")
+    return events
+
+
+def _events_in(path: Path) -> list[LogEvent]:
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ConfigError(f"cannot read the run log {path}: {error.strerror}") from None
+    whole = (line for line in lines if line.endswith(b"\n"))
+    return sorted((event for line in whole if (event := _parse(line))), key=lambda e: e.t)
+
+
 class LogTail:
     """Reads the run logs of a directory while nodes append to them.
 

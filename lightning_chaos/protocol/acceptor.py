@@ -29,7 +29,8 @@ class Acceptor:
     @property
     def frozen(self) -> bool:
         """The worker is frozen or has been told to freeze."""
-        return self.freezing is not None or self.report is not None
+        undecided = any(not proposal.planned for proposal in self.acked)
+        return self.freezing is not None or self.report is not None or undecided
 
     @property
     def blocked(self) -> int | None:
@@ -72,10 +73,16 @@ class Acceptor:
         if not self.acked and not self.frozen:
             self.since = None
 
-    def installed(self) -> None:
-        """A view is installed: every older proposal and promise is over."""
-        self.acked, self.freezing, self.report = (), None, None
-        self.since, self._answer = None, None
+    def installed(self, epoch: int) -> None:
+        """A view is installed: every proposal of no later epoch is over.
+
+        One of a later epoch took this view into account, and may still be committed, unless it
+        is this peer's own.
+        """
+        later = (p for p in self.acked if p.view.epoch > epoch)
+        self.acked = tuple(p for p in later if p.ballot.proposer != self._me)
+        self.freezing, self.report, self._answer = None, None, None
+        self.since = self.since if self.acked else None
 
     def _objection(self, proposal: Proposal, epoch: int, granted: int) -> str:
         if proposal.base != epoch:

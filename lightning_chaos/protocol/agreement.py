@@ -34,6 +34,8 @@ class Agreement:
         self.lead = Lead(standing.me.uid, standing.timeout_s)
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
+        self._speaks: dict[Uid, float] = {}
+        """Since when newer incarnations of these have been speaking."""
 
     # ---- answers ---------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class Agreement:
         standing.view, standing.commit = view, commit
         recovered = commit.decision is not None
         stays_frozen = standing.acceptor.frozen and not recovered
-        standing.acceptor.installed()
+        standing.acceptor.installed(view.epoch)
         self.lead.installed(view)
         self._requests.installed(view, old, recovered=recovered)
         if stays_frozen:
@@ -118,6 +120,9 @@ class Agreement:
         reason = commit.proposal.reason
         standing.log(f"epoch {view.epoch} from round {view.switch}: {_names(view)} ({reason})")
         if self._enter(view, commit):
+            if standing.acceptor.frozen:
+                # A later change that it was frozen for may be committed: what it reported holds.
+                standing.tell(local.Freeze(standing.acceptor.promised))
             standing.connect_all(view)
             self._tell_strangers(view, old, commit)
 
@@ -128,7 +133,7 @@ class Agreement:
             if standing.role is Role.LEARNER:
                 standing.permits.enter(view.switch)
             standing.role = Role.MEMBER
-        elif view.find(me) is not None:
+        elif view.find(me) is not None and standing.role is not Role.MEMBER:
             if standing.role is Role.NEWCOMER:
                 self._requests.learns()
             standing.role = Role.LEARNER
@@ -147,20 +152,28 @@ class Agreement:
 
     def _tell_strangers(self, view: View, old: View, commit: Commit) -> None:
         standing = self._standing
-        for uid, member in standing.linked.items():
+        for uid in standing.linked:
             if view.find(uid) is None:
                 standing.send(uid, commit if old.find(uid) is not None else ViewNews(view))
-                self.supersede(member)
 
-    def supersede(self, member: Member) -> None:
-        """A newer incarnation of a node speaks: older ones vote no more."""
+    def check_superseded(self) -> None:
+        """A newer incarnation of a node speaks: older ones vote no more.
+
+        That counts only after a while, for they may have voted before: the node that comes back
+        may be about to hear, and to pass on, with whom its older incarnation had gone on.
+        """
         standing, view = self._standing, self._standing.view
         if view is None:
             return
+        speaks: dict[Uid, float] = {}
         for old in (*view.members, *view.learners):
-            older = old.node == member.node and old.incarnation < member.incarnation
-            if older and old.uid not in standing.linked and old.uid != standing.me.uid:
-                standing.evidence.declare_dead(old.uid, "a newer incarnation of it speaks")
+            if old.uid == standing.me.uid or old.uid in standing.linked:
+                continue
+            if any(_is_newer(member, old) for member in standing.linked.values()):
+                since = speaks[old.uid] = self._speaks.get(old.uid, standing.now)
+                if standing.now - since > standing.timeout_s:
+                    standing.evidence.declare_dead(old.uid, "a newer incarnation of it speaks")
+        self._speaks = speaks
 
     # ---- leading ---------------------------------------------------------------------------
 
@@ -206,6 +219,10 @@ class Agreement:
                 if isinstance(message, Refuse):
                     standing.out.append(Hangup(to, message.reason))
         return self.lead.waiting
+
+
+def _is_newer(member: Member, old: Member) -> bool:
+    return member.node == old.node and member.incarnation > old.incarnation
 
 
 def _names(view: View) -> str:

@@ -112,6 +112,7 @@ class Arrival:
         elif standing.role is Role.NEWCOMER:
             standing.view = view
             standing.connect_all(view)
+            self._pass_on(view)
         elif view.find(standing.me.uid) is not None:
             standing.send(sender, AskCommit(view.epoch))
         elif standing.role in (Role.MEMBER, Role.LEARNER):
@@ -124,6 +125,13 @@ class Arrival:
         standing.log(f"found the run with {len(view.members)} members in epoch {view.epoch}")
         standing.tell(local.Standing(standing.me, True, view, round_))
         standing.connect_all(view)
+        self._pass_on(view)
+
+    def _pass_on(self, view: View) -> None:
+        """Tell those who have no part in it: perhaps the run went on without them."""
+        for uid in self._standing.linked:
+            if view.find(uid) is None:
+                self._standing.send(uid, ViewNews(view))
 
     def _found(self) -> None:
         standing = self._standing

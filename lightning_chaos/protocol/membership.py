@@ -158,7 +158,6 @@ class Membership:
         standing.linked[member.uid] = member
         self._evidence.linked(standing.now, member.uid)
         standing.send(member.uid, standing.status())
-        self._agreement.supersede(member)
         if standing.view is not None and standing.view.find(member.uid) is None:
             standing.send(member.uid, ViewNews(standing.view))
         self._arrival.met(member.uid)
@@ -252,6 +251,10 @@ class Membership:
         self._evidence.declare_dead(uid, reason)
         if sender == uid and not known:
             self._standing.log(f"{uid} said its last word: {reason}")
+            # Not everybody may have heard it, and it cannot be asked again.
+            for other in self._standing.linked:
+                if other != uid:
+                    self._standing.send(other, LastWord(uid, reason))
 
     # ---- time, and what follows from where we stand ----------------------------------------
 
@@ -265,6 +268,7 @@ class Membership:
         self._arrival.tick()
         self._requests.check_pull()
         self._agreement.check_freeze()
+        self._agreement.check_superseded()
         self._service.tick()
 
     def _after(self) -> None:

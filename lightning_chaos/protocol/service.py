@@ -39,6 +39,7 @@ class Service:
         self._gone_at: float | None = None
         self._quit = False
         self._all_done = False
+        self._unneeded_since: float | None = None
 
     # ---- from the worker -------------------------------------------------------------------
 
@@ -102,12 +103,29 @@ class Service:
 
     def tick(self) -> None:
         """A peer without a worker ends; after a finished run it tells latecomers for a while."""
+        self._check_leaver()
         if self._gone_at is None or self._quit:
             return
         finished = self._standing.finished >= 0
         if not finished or self._standing.now - self._gone_at >= self._linger_s:
             self._quit = True
             self._standing.out.append(Quit("the worker is gone"))
+
+    def _check_leaver(self) -> None:
+        """Nobody needs a leaver any more: it goes, even if it still lacks its last result.
+
+        With a link that was lost, that result may have been; nobody sends it again.
+        """
+        standing, view, last = self._standing, self._standing.view, self._agreement.leaves_at
+        if standing.role is not Role.LEAVING or view is None or last is None:
+            return
+        known = [standing.statuses.get(uid) for uid in view.uids]
+        if not all(status is not None and status.round >= last for status in known):
+            self._unneeded_since = None
+        elif self._unneeded_since is None:
+            self._unneeded_since = standing.now
+        elif standing.now - self._unneeded_since > 2 * standing.timeout_s:
+            standing.drop_out(f"all others have begun round {last} without it")
 
     # ---- to the worker ---------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 
 from lightning_chaos.planning.values import ReducePlan
@@ -12,7 +14,7 @@ Uid = str
 """One incarnation of one node: ``name/incarnation`` (see :attr:`Member.uid`)."""
 
 
-class Member(msgspec.Struct, frozen=True, array_like=True):
+class Member(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """One incarnation of a node.  A peer draws a new incarnation at each start."""
 
     node: str
@@ -27,7 +29,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     pid: int = 0
     """Process id of the peer on :attr:`machine`."""
 
-    @property
+    @cached_property
     def uid(self) -> Uid:
         """Identity in views, ballots and frames."""
         return f"{self.node}/{self.incarnation:x}"
@@ -45,7 +47,7 @@ class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
     proposer: Uid = ""
 
 
-class View(msgspec.Struct, frozen=True, array_like=True):
+class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """An agreed membership: who is in, who learns, and how they reduce."""
 
     run: str
@@ -66,7 +68,7 @@ class View(msgspec.Struct, frozen=True, array_like=True):
         """Why the plan does not serve the members, None if it does."""
         return self.plan.check(len(self.members))
 
-    @property
+    @cached_property
     def uids(self) -> tuple[Uid, ...]:
         """Identities of the members, oldest first."""
         return tuple(m.uid for m in self.members)

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_chaos.collective.flat import Buckets
+from lightning_chaos.collective.reducer import Contribution
+from lightning_chaos.collective.roots import mark_of
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
 from lightning_chaos.skin.rounds import Rounds
 from lightning_chaos.worker.turns import Outcome
+
+_LABEL = "gradients"
+_HOOK = "on_after_backward"
 
 
 class Gradients(Rounds):
@@ -51,8 +57,35 @@ class Gradients(Rounds):
             elif scale != 1.0:
                 closure_loss = closure_loss * scale
             self._loss_sum += float(closure_loss.detach())
+            if self._leave_early:
+                self._expect_gradients()
         loss: Tensor = super().backward(closure_loss, *args, **kwargs)  # type: ignore[misc]
         return loss
+
+    @property
+    def _leave_early(self) -> bool:
+        """The next backward's gradients may leave while it goes on.
+
+        Not in manual optimization, where the module may give up between two steps; and not before
+        a hook that may change them or ask for a collective.
+        """
+        module, trainer = self.lightning_module, self._trainer  # type: ignore[attr-defined]
+        return (
+            not self._blocked
+            and self._world > 1
+            and self.node.in_step
+            and module.automatic_optimization
+            and not any(has_own_hook(x, _HOOK) for x in (module, *trainer.callbacks))
+        )
+
+    def _expect_gradients(self) -> None:
+        assert self._reducer is not None and self._samples is not None
+        weight, share = float(self._samples.weight), float(self._samples.share)
+
+        def begin(vector: Tensor, buckets: Buckets) -> None:
+            self.node.begin_operation(_LABEL, vector.numpy(), weight, buckets)
+
+        self._reducer.expect(weight, share, begin, self.node.give)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """A step without gradients (None, or no ``manual_backward``) takes part in its round.
@@ -92,19 +125,13 @@ class Gradients(Rounds):
         mean = self._mean_loss
         return loss if loss is None or mean is None else loss.new_tensor(mean)
 
-    def _reduce_round(self, label: str = "gradients") -> None:
+    def _reduce_round(self, label: str = _LABEL) -> None:
         """One gradient operation; its result replaces every member's own gradients."""
         assert self._reducer is not None and self._samples is not None
-        reducer, samples, node = self._reducer, self._samples, self.node
+        reducer, samples = self._reducer, self._samples
         self._reduced = True
-        weight, share = float(samples.weight), float(samples.share)
-        given = reducer.contribution(weight, divided_by=share)
-        loss = self._loss_sum * share / weight if weight else None
-        self._loss_sum = 0.0
-        header = RoundHeader(
-            samples.slice, given.used, given.buffers, given.values, bool(node.stop_asked), loss
-        )
-        outcome = self._operate(label, encode_header(header), given, weight)
+        blob, given, weight = self._draw_up()
+        outcome = self._operate(label, blob, given, weight)
         if outcome is None:
             for parameter in self.lightning_module.parameters():  # type: ignore[attr-defined]
                 parameter.grad = None
@@ -122,6 +149,18 @@ class Gradients(Rounds):
         if any(h.stop for h in headers):
             self._trainer.should_stop = True
 
+    def _draw_up(self) -> tuple[bytes, Contribution, float]:
+        """This member's part of the gradient operation: its header, its values, its weight."""
+        assert self._reducer is not None and self._samples is not None
+        samples = self._samples
+        weight, share = float(samples.weight), float(samples.share)
+        given = self._reducer.contribution(weight, divided_by=share)
+        loss = self._loss_sum * share / weight if weight else None
+        self._loss_sum = 0.0
+        stop = bool(self.node.stop_asked)
+        header = RoundHeader(samples.slice, given.used, given.buffers, given.values, stop, loss)
+        return encode_header(header), given, weight
+
     def _activate_buffers(self, headers: list[RoundHeader], weight: float) -> None:
         """Buffers that changed for the first time at any member are made equal at once."""
         assert self._reducer is not None
@@ -132,10 +171,14 @@ class Gradients(Rounds):
         outcome = self._operate("buffers", extra.values, extra, weight)
         if outcome is not None and outcome.result is not None:
             self._reducer.apply_extra(names, torch.from_numpy(outcome.result), outcome.blobs)
+            self.node.log("buffers", round=outcome.op.round, members=list(outcome.members))
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
         begun = time.monotonic()
-        outcome = self.node.operate(label, blob, given.vector.numpy(), weight, given.buckets)
+        if self.node.operation_begun:
+            outcome = self.node.end_operation(blob)
+        else:
+            outcome = self.node.operate(label, blob, given.vector.numpy(), weight, given.buckets)
         self._wait_s += time.monotonic() - begun
         self._after_operation(outcome)
         return outcome
@@ -155,7 +198,7 @@ class Gradients(Rounds):
         losses = [(w, h.loss) for w, h in parts if h.loss is not None]
         counted = sum(w for w, _ in losses)
         self._mean_loss = sum(w * loss for w, loss in losses) / counted if counted else None
-        if not any(header.slices for header in headers):
+        if outcome.result is None or not any(header.slices for header in headers):
             return  # a further reduction of the same round: of manual optimization, or LBFGS
         facts, ledger = self._samples.facts, self._samples.ledger
         self.node.record(
@@ -164,6 +207,7 @@ class Gradients(Rounds):
             epoch=self._view.epoch if self._view else 0,
             data_epoch=ledger.epoch,
             members=list(outcome.members),
+            sharers=list(self._sharers),
             weights=list(outcome.weights),
             ranges=[[list(r) for r in h.slices] for h in headers],
             size=facts.size,
@@ -171,6 +215,9 @@ class Gradients(Rounds):
             shuffle=facts.shuffle,
             drop_last=facts.drop_last,
             loss=self._mean_loss,
+            mark=mark_of(outcome.result),
+            stop=any(h.stop for h in headers),
+            threads=torch.get_num_threads(),
             round_s=round_s,
             wait_s=self._wait_s,
         )
@@ -178,3 +225,9 @@ class Gradients(Rounds):
     def figures(self) -> dict[str, float]:
         """Of the last round: members, its seconds, seconds waited, samples per second."""
         return self._figures
+
+
+def has_own_hook(of: Any, name: str) -> bool:
+    """Whether the user gives that hook a meaning; Lightning's own classes do nothing in it."""
+    where = getattr(getattr(of, name), "__module__", "")
+    return not where.startswith(("lightning.", "pytorch_lightning."))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM become a polite leave; the second one ends at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 become a polite leave; the second one ends at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 log = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class LeftRun(SystemExit):
@@ -30,7 +30,9 @@ class PoliteSignals:
         self._got: int | None = None
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
+                # SIGUSR1 may have another meaning for somebody, such as Lightning under SLURM.
+                if number != signal.SIGUSR1 or signal.getsignal(number) == signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._got is not None:

@@ -17,7 +17,7 @@ from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome
 if TYPE_CHECKING:
     from lightning_chaos.callbacks import ShardPullHooks
     from lightning_chaos.protocol.messages import Fingerprint
-    from lightning_chaos.protocol.values import View
+    from lightning_chaos.protocol.values import Uid, View
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class Rounds(Seat):
         super().__init__(**lightning)
         self._begun_at = 0.0
         self._wait_s = 0.0
+        self._sharers: tuple[Uid, ...] = ()
 
     def _begin_round(self) -> tuple[int, int]:
         """Wait until the next round may begin; serve or join meanwhile."""
@@ -43,7 +44,9 @@ class Rounds(Seat):
                 case Go(view=view, sharers=sharers):
                     self.node.begin_round()
                     self._follow(view)
-                    self._begun_at, self._wait_s = time.monotonic(), 0.0
+                    if self.node.round == 0 and self._tells_digests:
+                        self.node.tell_initial(self.image())
+                    self._begun_at, self._wait_s, self._sharers = time.monotonic(), 0.0, sharers
                     return len(sharers), sharers.index(self.node.uid)
                 case Hold():
                     self.node.hold(turn, self._image_or_reason())
@@ -65,6 +68,7 @@ class Rounds(Seat):
             return
         assert self._healing is not None
         self._view = view
+        self._note_others(view)
         rank = view.rank(self.node.uid)
         promoted = rank == 0 and self._rank != 0
         self._rank, self._world = rank if rank is not None else self._rank, len(view.members)

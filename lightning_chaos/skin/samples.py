@@ -26,6 +26,7 @@ from lightning_chaos.data.ledger import (
     share_out,
 )
 from lightning_chaos.data.loader import LoaderFacts, permutation
+from lightning_chaos.skin.chance import begin_chance
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Samples:
         """This member's samples of the round, until they are committed."""
         self.share = 0
         """How many samples that is."""
+        self.shares: tuple[Slice, ...] = ()
+        """Everybody's samples of the round, in order of their age."""
         self._silent: set[MicroBatch] = set()
 
     # ---- batches ---------------------------------------------------------------------------
@@ -69,11 +72,17 @@ class Samples:
         """Dataset indices of the next micro-batch; see :class:`BatchSource`."""
         if not self._queue and not self._open():
             return None
-        self._micro = self._queue.popleft()
+        indices = self.draw()
         self._foresee(len(self._queue) + 1, self._pending_ledger)
-        facts, ledger = self.facts, self.ledger
+        return indices
+
+    def draw(self) -> list[int]:
+        """Dataset indices of the next micro-batch that was taken; chance begins anew with it."""
+        self._micro = self._queue.popleft()
+        facts, ledger, places = self.facts, self.ledger, self._micro.positions
+        begin_chance(ledger.seed, ledger.epoch, places[0], self._trainer.strategy.root_device)
         order = permutation(ledger.seed, ledger.epoch, facts.size, facts.shuffle)
-        return [int(order[position]) for position in self._micro.positions]
+        return [int(order[position]) for position in places]
 
     def batches(self) -> int:
         """Batches of a whole epoch with the members there are now."""
@@ -110,15 +119,21 @@ class Samples:
         )
         if not any(slices):
             return False
-        self.slice = slices[rank]
-        self.share = samples_in(self.slice)
-        self._silent.clear()
+        self.shares = slices
         self._pending_ledger = commit(self.ledger, slices)
+        self.take(slices[rank])
+        return True
+
+    def take(self, share: Slice) -> int:
+        """These are the samples of the round; returns how many micro-batches they make."""
+        self.slice, self.share = share, samples_in(share)
+        self._silent.clear()
         # Always the planned number, idle ones at the end of an epoch: Lightning steps at its
         # multiples.
-        share = positions(self.slice)
-        self._queue.extend(micro_batches(share, micro, planned, self.facts.size))
-        return True
+        planned = self._trainer.accumulate_grad_batches
+        batches = micro_batches(positions(share), self.facts.batch, planned, self.facts.size)
+        self._queue.extend(batches)
+        return len(batches)
 
     # ---- after the round -------------------------------------------------------------------
 

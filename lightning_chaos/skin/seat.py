@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightning_chaos import agent
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.skin import promotion
+from lightning_chaos.skin.origin import origin
 from lightning_chaos.skin.story import Story
 from lightning_chaos.skin.threads import share_processor
+from lightning_chaos.transport.address import Address
 from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.station import RunFinished
 
@@ -78,12 +81,18 @@ class Seat:
     def _trainer(self) -> Any:
         return self.lightning_module.trainer  # type: ignore[attr-defined]
 
+    @property
+    def _tells_digests(self) -> bool:
+        """Somebody reads digests of the state, which read the whole state once."""
+        return bool(self.settings.log_dir or self.settings.replay)
+
     @staticmethod
     def clock() -> float:
         """Seconds since 1970, as in the run log."""
         return time.time()
 
     def _open_node(self) -> None:
+        agent.end_with_agent()  # if torch did not call our hook
         settings = self.settings
         fit, run = _fits[settings.run], settings.run
         _fits[settings.run] += 1
@@ -108,6 +117,8 @@ class Seat:
             dialler=self._dialler,
         )
         self._story = Story(self._where)
+        # Before another node on this machine makes it one thread.
+        facts = origin(settings.min_members, self.root_device)
         try:
             standing = self._node.open()
         except RunFinished as finished:
@@ -117,12 +128,19 @@ class Seat:
             self._close_node("it did not get in")
             raise
         view = standing.view
+        self._node.log("script", **facts)
+        self._note_others(view)
         self._rank = len(view.members) if standing.newcomer else 0
         self._world = self._rank + 1
         promotion.set_rank(self._rank)
         share_processor(standing.me, view)
         doing = "joining" if standing.newcomer else "founded"
         log.info("%s run %s; this node is %s", doing, config.run, standing.me.address)
+
+    def _note_others(self, view: View) -> None:
+        """For the next incarnation, if torchrun has to start one."""
+        name = self.settings.node
+        agent.note_others(f"{Address(m.host, m.port)}" for m in view.members if m.node != name)
 
     def _where(self) -> str:
         epoch = self._view.epoch if self._view else 0

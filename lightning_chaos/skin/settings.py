@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from lightning_chaos import agent
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.peer.discovery import default_run
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
@@ -39,6 +40,9 @@ class Settings:
     join_at_round: int
     buffers: BufferMode
     relay: str
+    """The lab's relay, dialled instead of the other nodes; '' for none."""
+    replay: str
+    """Run log to recompute instead of training with others; ``lightning-chaos replay`` sets it."""
 
 
 def resolve(
@@ -65,6 +69,8 @@ def resolve(
         ConfigError: a value cannot work; names the argument and the variable.
     """
     env = _Environment(environ)
+    if env.text(agent.PID, ""):
+        check_one_worker(int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1)))
     if buffers not in get_args(BufferMode):
         raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
     insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
@@ -89,6 +95,7 @@ def resolve(
         join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
         buffers=cast(BufferMode, buffers),
         relay=env.text("CHAOS_RELAY", ""),
+        replay=env.text("CHAOS_REPLAY", ""),
     )
     if "/" in settings.node:
         raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
@@ -96,6 +103,19 @@ def resolve(
     for name in (settings.host, *(a.host for a in settings.peers)):
         check_allowed(name, insecure=settings.insecure, encrypted=False)
     return settings
+
+
+def check_one_worker(workers: int) -> None:
+    """Refuse several workers under one torchrun agent.
+
+    Raises:
+        ConfigError: there is to be more than one.
+    """
+    if workers > 1:
+        raise ConfigError(
+            f"--nproc-per-node={workers}: a node has one worker; start torchrun once for each "
+            "device (with CUDA_VISIBLE_DEVICES, say), each with --nproc-per-node=1"
+        )
 
 
 class _Environment:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import JoinError, NodeLost, StateDeclined, StateError
+from lightning_chaos.errors import ChaosError, JoinError, NodeLost, StateDeclined, StateError
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
@@ -83,6 +83,8 @@ class Node:
         self._station = self._new_station()
         self._round = -1
         self._k = 0
+        self._open = ""
+        """Label of the operation begun and not ended, if any."""
         self._in_step = False
         self.stop_asked = ""
         """Why somebody asked the whole run to end, '' if nobody did."""
@@ -196,6 +198,10 @@ class Node:
         """Write to the run log."""
         self._run_log.write(event, **fields)
 
+    def tell_initial(self, image: StateImage) -> None:
+        """Write to the run log with which state the run begins: a replay must begin with it."""
+        self.log("initial", digest=image.digest)
+
     # ---- rounds ----------------------------------------------------------------------------
 
     def ask_seat(self, fingerprint: Fingerprint, at_round: int = -1) -> None:
@@ -273,10 +279,57 @@ class Node:
 
         Raises:
             OperationMismatch: members asked for different operations.
+            ChaosError: asked for within another operation, that is by a hook inside backward.
         """
+        if self._open:
+            raise ChaosError(
+                f"{label} was asked for during backward, while {self._open} are being reduced: "
+                "no collective can run there. Use it in training_step or on_after_backward"
+            )
         op = OpId(self._round, self._k)
         self._k += 1
-        return self._call(self._station.operate(op, label, blob, vector, weight, buckets))
+        return self._call(
+            self._station.operations.operate(op, label, blob, vector, weight, buckets)
+        )
+
+    def begin_operation(
+        self,
+        label: str,
+        vector: Floats,
+        weight: float,
+        buckets: tuple[tuple[int, int], ...],
+    ) -> None:
+        """Begin the next operation of this round before its contribution is there; returns at once.
+
+        :meth:`give` and :meth:`end_operation` bring it.
+
+        Args:
+            label: as for :meth:`operate`; the others too.
+            vector: each bucket must keep its values from when it is given until the end.
+            weight: of this member in the mean.
+            buckets: (offset, length) in bytes, tiling the vector.
+        """
+        op, self._open = OpId(self._round, self._k), label
+        self._k += 1
+        self._tell(lambda station: station.operations.begin(op, label, vector, weight, buckets))
+
+    def give(self, bucket: int) -> None:
+        """That bucket of the operation begun has its values; returns at once."""
+        self._tell(lambda station: station.operations.give(bucket))
+
+    def end_operation(self, blob: bytes) -> Outcome | None:
+        """Contribute the rest of the operation begun, and wait for its end; see :meth:`operate`.
+
+        Args:
+            blob: this member's part of the header.
+        """
+        label, self._open = self._open, ""
+        return self._call(self._station.operations.end(label, blob))
+
+    @property
+    def operation_begun(self) -> bool:
+        """Between :meth:`begin_operation` and :meth:`end_operation`."""
+        return bool(self._open)
 
     def record(self, op: OpId, **fields: Any) -> None:
         """Write a round to the run log as soon as it is stable."""

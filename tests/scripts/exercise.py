@@ -175,10 +175,11 @@ class Case:
     def loader(self) -> DataLoader[Any]:
         return DataLoader(dataset(self.size), batch_size=self.batch, **self.loader_arguments)
 
-    def fit(self, strategy: Any) -> Lesson:
+    def fit(self, strategy: Any, *callbacks: pl.Callback) -> Lesson:
         """Train with this strategy; the module when it is done."""
         trainer = pl.Trainer(
             strategy=strategy,
+            callbacks=[*callbacks],
             accelerator="cpu",
             devices=1,
             logger=False,

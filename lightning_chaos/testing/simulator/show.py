@@ -1,0 +1,56 @@
+"""Messages as a reader of a story wants them."""
+
+from __future__ import annotations
+
+import re
+
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.messages import Message
+from lightning_chaos.protocol.values import Ballot
+
+
+def show(message: Message | local.Local) -> str:
+    """A message as a reader wants it: the tag and what distinguishes it."""
+    name = type(message).__name__
+    proposal = getattr(message, "proposal", None)
+    parts: list[str] = []
+    if proposal is not None:
+        view = proposal.view
+        parts.append(f"{ballot(proposal.ballot)} epoch {view.epoch} from {view.switch}:")
+        parts.append(",".join(m.node for m in view.members))
+        parts += [f"learning {m.node}" for m in view.learners]
+        parts.append("planned" if proposal.planned else "unplanned")
+    for field in ("ballot", "reason", "setting", "uid", "uids", "round", "epoch"):
+        value = getattr(message, field, None)
+        if value in (None, "", ()) or (proposal is not None and field == "epoch"):
+            continue
+        if field == "ballot":
+            value = ballot(value)
+        parts.append(f"{value}" if field == "ballot" else f"{field}={clean(value)}")
+    if prior := getattr(message, "prior", ()):
+        parts.append("prior=" + ",".join(ballot(p.ballot) for p in prior))
+    if isinstance(message, local.Install):
+        view = message.view
+        parts = [f"epoch {view.epoch} from {view.switch}: {','.join(m.node for m in view.members)}"]
+        parts += [f"learning {m.node}" for m in view.learners]
+    if isinstance(message, local.Standing):
+        parts = ["as newcomer" if message.newcomer else "as founder"]
+    decision = getattr(message, "decision", None)
+    if decision is not None:
+        parts.append(f"finish {decision.finished}")
+        if decision.behind:
+            parts.append(f"{clean(decision.source)} passes it to {clean(decision.behind)}")
+        if decision.held:
+            parts.append(f"keep chunks {clean(decision.held)}")
+        parts.append(f"data from {decision.data_from}")
+    return " ".join([name, *parts])
+
+
+def ballot(b: Ballot) -> str:
+    """``3a``: the third counter, proposed by a."""
+    return f"{b.counter}{b.proposer.partition('/')[0]}"
+
+
+def clean(value: object) -> str:
+    """Without incarnations, which only repeat."""
+    return re.sub(r"/[0-9a-f]+", "", str(value)).replace("'", "")

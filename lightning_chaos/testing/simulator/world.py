@@ -1,0 +1,267 @@
+"""Several nodes in virtual time; processes that stop, die and come back.
+
+Everything random comes from one generator, so a case repeats exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+
+from lightning_chaos.protocol import events, local
+from lightning_chaos.protocol.membership import Membership
+from lightning_chaos.protocol.standing import Role
+from lightning_chaos.protocol.values import Member, View
+from lightning_chaos.testing.simulator.case import Case
+from lightning_chaos.testing.simulator.clock import Clock
+from lightning_chaos.testing.simulator.control import Control
+from lightning_chaos.testing.simulator.invariants import Invariants
+from lightning_chaos.testing.simulator.node import Node, Nodes
+from lightning_chaos.testing.simulator.outcome import Violation
+from lightning_chaos.testing.simulator.paths import Paths
+from lightning_chaos.testing.simulator.pull import pull
+from lightning_chaos.testing.simulator.wires import Wires
+from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUT_S, Worker
+
+TICK_S = 0.1
+TIMEOUT_S = 1.0
+LINGER_S = 4.0
+QUIET = (local.Permit, local.Waiting, local.Begun, local.Pulling)
+"""Too frequent for the story."""
+
+
+class World:
+    """The machines, the network between them and the clock.
+
+    Args:
+        case: what it is made of; its faults strike only if they are set up.
+        story: takes a line for everything that happens; None if nobody reads it.
+    """
+
+    def __init__(self, case: Case, story: list[str] | None = None) -> None:
+        self.names = case.names
+        self.same_machine = case.same_machine
+        self.clock = Clock(case.seed, story)
+        self.paths = Paths(self.clock)
+        self.nodes: Nodes = {}
+        self.control = Control(
+            self.clock, self.paths, self.nodes, same_machine=case.same_machine, give=self.give
+        )
+        self.wires = Wires(self.clock, self.paths, self.nodes)
+        self.invariants = Invariants(self)
+        self.stop_asked = False
+        self._serial = itertools.count(1)
+        self._lock: Node | None = None
+
+    # ---- steering --------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        """A new incarnation of that node, unless one lives."""
+        if self.live(name) is not None:
+            return
+        serial = next(self._serial)
+        machine = "m" if self.same_machine else f"m{name}"
+        me = Member(name, serial, "127.0.0.1", serial, machine, serial)
+        peer = Membership(
+            me,
+            run="r",
+            timeout_s=TIMEOUT_S,
+            worker_timeout_s=WORKER_TIMEOUT_S,
+            linger_s=LINGER_S,
+        )
+        node = Node(me, peer, Worker(me, self))
+        self.nodes[me.uid] = node
+        self.clock.tell(me.uid, "starts")
+        self.clock.after(self.clock.rng.uniform(0, TICK_S), lambda: self._tick(node))
+
+    def live(self, name: str) -> Node | None:
+        """The newest incarnation of that node if any part of it lives."""
+        mine = [n for n in self.nodes.values() if n.name == name]
+        node = mine[-1] if mine else None
+        return node if node and (node.peer_alive or node.worker_alive) else None
+
+    def until(self, condition: Callable[[], bool], what: str, bound_s: float = 20.0) -> None:
+        """Let time pass until something is so.
+
+        Args:
+            condition: looked at every millisecond.
+            what: it is, for people.
+            bound_s: how long that may take, virtual seconds.
+
+        Raises:
+            Violation: it does not come to that.
+        """
+        end = self.clock.now + bound_s
+        while not condition():
+            if self.clock.now > end:
+                raise Violation(f"within {bound_s:g} s it does not come to {what}")
+            self.clock.run_until(self.clock.now + 0.001)
+
+    def _tick(self, node: Node) -> None:
+        if not node.peer_alive:
+            return
+        self.clock.after(TICK_S * self.clock.rng.uniform(0.8, 1.2), lambda: self._tick(node))
+        if node.worker_alive:
+            node.worker.check_late()
+        if self.clock.now >= node.paused_until:
+            self.control.dial(node)
+            self._search(node)
+            self.give(node, events.Tick())
+
+    # ---- search ----------------------------------------------------------------------------
+
+    def _search(self, node: Node) -> None:
+        """Under the lock, reach all who are listed, then say that the search is over."""
+        if not node.peer.searching or self.clock.now < node.search_at:
+            return
+        holder = self._lock
+        if holder and holder is not node and holder.peer_alive and holder.peer.searching:
+            return
+        self._lock = node
+        node.search_at = self.clock.now + 1.0
+        out = (Role.OUT, Role.SEARCHING)
+        others = [n for n in self.nodes.values() if n is not node and n.peer_alive]
+        listed = [n for n in others if n.peer.role not in out]
+        for other in listed:
+            self.control.connect(node, other.uid)
+        pause = self.clock.rng.uniform(0.2, 0.6)
+        self.clock.after(pause, lambda: self._searched(node, bool(listed)))
+
+    def _searched(self, node: Node, listed: bool) -> None:
+        if node.peer_alive and node.peer.searching and bool(node.up) == listed:
+            self.give(node, events.Searched(exclusive=True))
+
+    # ---- peers -----------------------------------------------------------------------------
+
+    def give(self, node: Node, event: events.Event) -> None:
+        """An event for a peer; a stopped process takes it later."""
+        node.mail.append(event)
+        if node.paused_until > self.clock.now:
+            return
+        while node.mail and node.peer_alive:
+            for action in node.peer.step(self.clock.now, node.mail.popleft()):
+                self._act(node, action)
+            self.invariants.after_step(node)
+
+    def pause_peer(self, node: Node, seconds: float) -> None:
+        """SIGSTOP for so long."""
+        node.paused_until = self.clock.now + seconds
+        self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick()))
+
+    def _act(self, node: Node, action: events.Action) -> None:
+        match action:
+            case events.Send(to=to, message=message):
+                self.control.send(node, to, message)
+            case events.Connect(member=member):
+                if member.uid not in node.wanted and member.uid in self.nodes:
+                    node.wanted[member.uid] = self.clock.now
+            case events.Hangup(uid=uid):
+                self.control.hang_up(node, uid)
+            case events.Tell(message=message):
+                self._tell_worker(node, message)
+            case events.Log(text=text):
+                self.clock.tell(node.uid, ":", text)
+            case events.Quit():
+                self._end_peer(node, polite=True)
+
+    def _tell_worker(self, node: Node, message: local.Local) -> None:
+        if isinstance(message, local.Install):
+            self.invariants.installed(node, message)
+        if isinstance(message, local.Standing) and not message.newcomer:
+            self.invariants.founded(node)
+        if not isinstance(message, QUIET):
+            self.clock.tell(node.uid, ": worker", message)
+        at = node.to_worker_at = max(node.to_worker_at, self.clock.now + self._near())
+        self.clock.after(at - self.clock.now, partial(self._to_worker, node, message))
+
+    def _to_worker(self, node: Node, message: local.Local) -> None:
+        if node.worker_alive:
+            node.worker.hear(message)
+
+    def _near(self) -> float:
+        """How long a message between a peer and its worker takes, seconds."""
+        return self.clock.rng.choice((0.0005, 0.002, 0.01))
+
+    def to_peer(self, worker: Worker, message: local.AnyLocal) -> None:
+        """From a worker to its peer."""
+        node = self.nodes[worker.uid]
+        if not isinstance(message, QUIET):
+            self.clock.tell(node.uid, ": says", message)
+        at = node.to_peer_at = max(node.to_peer_at, self.clock.now + self._near())
+        self.clock.after(at - self.clock.now, partial(self._to_peer, node, message))
+
+    def _to_peer(self, node: Node, message: local.AnyLocal) -> None:
+        if node.peer_alive:
+            self.give(node, events.FromWorker(message))
+
+    # ---- death -----------------------------------------------------------------------------
+
+    def _end_peer(self, node: Node, *, polite: bool = False) -> None:
+        if node.peer_alive:
+            node.peer_alive = False
+            self.clock.tell(f"{node.uid}'s peer ends")
+            self.control.end(node, polite=polite)
+
+    def kill_peer(self, node: Node) -> None:
+        """SIGKILL; the worker, if it lives, says so on the data links and comes back."""
+        self._end_peer(node)
+        worker = node.worker
+        if node.worker_alive and worker.active and not worker.all_done and worker.view:
+            word = local.Word(node.uid, "its peer is gone")
+            for member in worker.view.members:
+                other = self.nodes[member.uid]
+                if other is not node and not self.paths.state(node.name, other.name):
+                    self.clock.after(self.paths.delay(node.name), partial(self._word, other, word))
+        worker.part("its peer is gone")
+
+    def _word(self, node: Node, word: local.Word) -> None:
+        if node.worker_alive:
+            node.worker.say(word)
+
+    def kill_worker(self, node: Node) -> None:
+        """SIGKILL; the peer sees it."""
+        self._end_worker(node)
+        gone = events.WorkerGone("the worker was killed")
+        self.clock.after(self.paths.delay(node.name), lambda: self.give(node, gone))
+
+    def _end_worker(self, node: Node, *, polite: bool = False) -> None:
+        node.worker_alive = False
+        node.worker.ended = True
+        self.clock.tell(f"{node.uid}'s worker ends")
+        for other in list(self.nodes.values()):
+            if other is not node and other.worker_alive:
+                self.wires.break_(node, other, polite=polite)
+
+    def end(self, worker: Worker) -> None:
+        """The worker goes as planned."""
+        node = self.nodes[worker.uid]
+        if node.worker_alive:
+            self._end_worker(node, polite=True)
+            gone = events.WorkerGone("it goes")
+            self.clock.after(self.paths.delay(node.name), lambda: self.give(node, gone))
+
+    def come_back(self, worker: Worker) -> None:
+        """Out of the run: a new peer, a new incarnation."""
+        node = self.nodes[worker.uid]
+        if not node.worker_alive:
+            return
+        self._end_worker(node)
+        self.clock.after(0.05, lambda: self.give(node, events.WorkerGone("out of the run")))
+        self.clock.after(self.clock.rng.uniform(0.2, 0.6), lambda: self._again(node))
+
+    def _again(self, node: Node) -> None:
+        if self.live(node.name) in (None, node):
+            self._end_peer(node)
+            self.start(node.name)
+
+    # ---- what workers do with each other ---------------------------------------------------
+
+    def learn(self, worker: Worker) -> None:
+        """A learner has its place: it pulls."""
+        self.clock.after(0.02, lambda: pull(self, worker))
+
+    def lets_go(self, worker: Worker, view: View) -> bool:
+        """All others of the view work without this leaver."""
+        others = [self.nodes[uid] for uid in view.uids if uid != worker.uid]
+        return all(not n.worker_alive or n.worker.begun >= view.switch for n in others)

@@ -1,0 +1,245 @@
+"""The traces that broke earlier drafts of the protocol, steered by hand in the simulator.
+
+Each first brings about the situation that its name tells, then lets everything work again: all
+must find together, and the invariants are checked after every step on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lightning_chaos.testing.simulator import Case, Fault, draw, simulate
+from lightning_chaos.testing.simulator.faults import strike
+from lightning_chaos.testing.simulator.node import Node
+from lightning_chaos.testing.simulator.outcome import RunLost
+from lightning_chaos.testing.simulator.run import begin, settle
+from lightning_chaos.testing.simulator.world import World
+
+NEVER = 1000.0
+
+
+class Stage:
+    """A run of these nodes, in which all train.
+
+    Args:
+        names: one letter for each.
+        seed: of all chance.
+        same_machine: peers see when the process of another is gone.
+    """
+
+    def __init__(self, names: str, *, seed: int = 1, same_machine: bool = False) -> None:
+        self.story: list[str] = []
+        self.world: World = begin(Case(seed, names, same_machine=same_machine), self.story)
+        self.until(lambda: all(map(self.world.live, names)), "all are started")
+        settle(self.world)
+        self.sent: list[tuple[str, str, str]] = []
+        self.world.paths.watchers.append(lambda *what: self.sent.append(what))
+
+    def node(self, name: str) -> Node:
+        node = self.world.live(name)
+        assert node is not None
+        return node
+
+    def epoch(self, name: str) -> int:
+        view = self.node(name).peer.view
+        assert view is not None
+        return view.epoch
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        self.world.until(condition, what)
+
+    def run(self, seconds: float) -> None:
+        self.world.clock.run_until(self.world.clock.now + seconds)
+
+    def strike(self, kind: str, a: str, b: str = "", seconds: float = NEVER) -> None:
+        strike(self.world, Fault(self.world.clock.now, kind, a, b, seconds))
+
+    def by_age(self) -> list[str]:
+        """Names of the members, the lead first."""
+        return [member.node for member in self.world.invariants.newest().members]
+
+    def cut(self, side: str, other: str) -> None:
+        for a in side:
+            for b in other:
+                self.strike("cut", a, b)
+
+    def heal(self) -> None:
+        self.world.paths.open_all()
+        for name in self.world.names:
+            self.world.start(name)
+        settle(self.world)
+
+    def rounds(self, names: str) -> list[int]:
+        return [self.node(name).worker.begun for name in names]
+
+    def told(self, text: str) -> bool:
+        return any(text in line for line in self.story)
+
+
+@pytest.mark.parametrize(
+    ("reached", "goes_on"), [(1, "those who lack it"), (2, "those who have it")]
+)
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_commit_that_reached_only_some_before_a_split_binds_both_sides(
+    seed: int, reached: int, goes_on: str
+) -> None:
+    stage = Stage("abcde", seed=seed)
+    before = stage.epoch("a")
+
+    def have() -> str:
+        return "".join(name for name in "abcd" if stage.epoch(name) > before)
+
+    stage.strike("kill", "e")
+    stage.until(lambda: len(have()) >= reached, "the COMMIT of a view without e reaches them")
+    sides = {"those who have it": have()}
+    sides["those who lack it"] = "".join(name for name in "abcd" if name not in have())
+    assert len(have()) == reached, "it has reached more"
+    committed = stage.epoch("a")
+    stage.cut(*sides.values())
+    stage.run(8.0)
+    stood = {who: stage.rounds(side) for who, side in sides.items()}
+    stage.run(3.0)
+    assert [who for who, side in sides.items() if stage.rounds(side) != stood[who]] == [goes_on]
+    # Of {a,b,c,d,e} and of {a,b,c,d}, whatever b, c and d know of it, they are more than half.
+    went_above = all(stage.epoch(name) > committed for name in sides["those who lack it"])
+    assert went_above == (goes_on == "those who lack it")
+    stage.heal()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_proposals_acked_by_overlapping_sets_leave_one_view(seed: int) -> None:
+    stage = Stage("abcde", seed=seed)
+    lead, second, both, other, dead = stage.by_age()
+    stage.strike("kill", dead)
+    stage.until(lambda: ("Ack", both, lead) in stage.sent, "one agrees to what the lead proposes")
+    stage.cut(lead, second + both + other)
+    stage.until(lambda: ("Ack", both, second) in stage.sent, "it agrees to another's proposal too")
+    acked = stage.node(both).peer._standing.acceptor.acked
+    assert {p.ballot.proposer[0] for p in acked} >= {lead, second}
+    stage.until(lambda: len(stage.world.invariants.newest().uids) == 3, "three go on")
+    stage.heal()
+
+
+def stop_the_lead_while_the_others_go_on_and_die(stage: Stage) -> Node:
+    """The lead's peer and worker are stopped until long after the last of the others is dead."""
+    lead = stage.node("a")
+    stage.strike("pause_peer", "a", seconds=12.0)
+    stage.strike("hang_worker", "a", seconds=4.0)
+    stage.until(lambda: len(stage.world.invariants.newest().uids) == 2, "the others go on alone")
+    stage.run(2.0)
+    stage.strike("kill", "c")
+    stage.run(1.0)
+    stage.strike("kill", "b")
+    stage.until(lambda: stage.world.clock.now > lead.paused_until, "the lead wakes")
+    return lead
+
+
+@pytest.mark.parametrize("same_machine", [False, True])
+def test_a_stopped_lead_that_wakes_after_its_cluster_shrank_and_was_killed_gives_up(
+    same_machine: bool,
+) -> None:
+    """What the others said while it was stopped waits for it: it knows that its state is old."""
+    stage = Stage("abc", same_machine=same_machine)
+    lead = stop_the_lead_while_the_others_go_on_and_die(stage)
+    begun = lead.worker.begun
+    with pytest.raises(RunLost):
+        stage.run(10.0)
+    assert lead.worker.apart == "a: silent for more than 1 s"
+    assert lead.worker.begun == begun
+
+
+def test_a_stopped_lead_that_wakes_and_hears_nothing_waits() -> None:
+    """It cannot know whether those who do not answer have gone on without it: they had."""
+    stage = Stage("abc")
+    stage.strike("isolate", "a")
+    lead = stop_the_lead_while_the_others_go_on_and_die(stage)
+    begun = lead.worker.begun
+    stage.run(30.0)
+    assert lead.member
+    assert lead.worker.begun == begun
+    assert stage.told("a/1 : waiting: 1 of 3 members reachable; waiting for quorum")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_worker_that_may_enter_round_t_makes_its_peer_refuse_t(seed: int) -> None:
+    stage = Stage("abc", seed=seed)
+    lead = stage.node("a")
+    stage.strike("leave", "c")
+    stage.until(lambda: ("Prepare", "a", "b") in stage.sent, "the lead names a round")
+    named = lead.peer._standing.acceptor.blocked
+    assert named is not None
+    stage.strike("stall", "a", "b", seconds=0.4)
+    stage.until(lambda: ("Ack", "b", "a") in stage.sent, "b agrees to some round")
+    agreed = stage.node("b").peer._standing.acceptor.blocked
+    assert agreed is not None
+    assert stage.node("b").worker.begun < agreed
+    if agreed > named:
+        assert stage.told("is permitted already")
+    stage.until(lambda: stage.world.live("c") is None, "c has left")
+    settle(stage.world)
+
+
+def test_a_holder_of_results_that_dies_after_the_commit_is_replaced() -> None:
+    """The lead's decision names who passes results on; that one dies before it can."""
+    found = 0
+    for seed in range(60):
+        stage = Stage("abcd", seed=seed)
+        stage.strike("slow", "a", seconds=20.0)
+        stage.until(lambda s=stage: s.sent.count(("RESULT", "b", "c")) > 2, "b has results")  # type: ignore[misc]
+        stage.strike("kill", "d")
+        before = stage.epoch("a")
+        stage.until(lambda s=stage, e=before: s.epoch("a") > e, "the lead commits")  # type: ignore[misc]
+        decision = stage.world.invariants.decisions[stage.epoch("a")]
+        assert decision is not None
+        holders = {decision.source, *decision.held.values()} - {""}
+        holder = next((uid[0] for uid in sorted(holders) if uid[0] != "a"), None)
+        if holder is None:
+            continue
+        found += 1
+        stage.strike("kill", holder)
+        stage.heal()
+    assert found > 3
+
+
+@pytest.mark.parametrize("seed", range(20, 30))
+def test_a_newcomer_does_not_keep_what_only_a_dead_donor_had_finished(seed: int) -> None:
+    """The donor that it pulled from dies before the others have its results: they redo them."""
+    slow = Fault(0.1, "slow", "a", seconds=30.0)
+    kill = Fault(0.2, "kill", "a", "b", after="Pull", count=1 + seed % 3)
+    outcome = simulate(Case(seed, "abcd", (slow, kill), same_machine=seed % 2 == 0))
+    assert not outcome.problem, str(outcome)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_was_cut_off_does_not_go_on_when_the_lead_that_went_on_comes_back(seed: int) -> None:
+    """The lead went on with a newcomer, died, and speaks anew: it votes no more, but it did."""
+    stage = Stage("abc", seed=seed)
+    lead, second, third = stage.by_age()
+    stage.strike("kill", third)
+    stage.until(lambda: len(stage.world.invariants.newest().uids) == 2, "two go on")
+    stage.run(0.5)
+    stage.cut(second, lead + third)
+    stage.until(lambda: stage.by_age() == [lead], "the lead goes on alone")
+    stage.strike("restart", third)
+    stage.until(lambda: stage.by_age() == [lead, third], "a newcomer joins the lead")
+    stage.run(1.0)
+    stage.strike("kill", lead)
+    stage.run(0.1)
+    stage.heal()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_frame_of_an_epoch_not_yet_installed_waits_for_the_commit(seed: int) -> None:
+    outcome = next(
+        o
+        for o in (simulate(Case(s, "abc", (Fault(0.1, "slow", "a"),))) for s in range(seed, 99, 4))
+        if any("says SawEpoch" in line for line in o.story)
+    )
+    assert not outcome.problem, str(outcome)
+
+
+def test_a_case_always_has_the_same_outcome() -> None:
+    case = draw(11)
+    assert simulate(case) == simulate(case)
