@@ -36,7 +36,8 @@ from lightning_chaos.skin.leaving import LeftRun, PoliteSignals
 from lightning_chaos.skin.samples import Samples
 from lightning_chaos.skin.settings import Settings, resolve
 from lightning_chaos.skin.story import Story
-from lightning_chaos.transport.dial import Dialler, dial_tcp
+from lightning_chaos.transport.dial import Dialler
+from lightning_chaos.transport.relayed import dialler_for
 from lightning_chaos.worker.node import Node
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class ChaosHooks(Parts, Collectives):
             begun this round.
         buffers: float buffers become the ``"mean"`` of the members', those of the ``"first"``
             (oldest), or stay each member's own (``"local"``).
-        dialler: opens connections (relays and tests put theirs here).
+        dialler: opens the worker's connections in its own way (tests put theirs here).
         lightning: what every Lightning strategy takes (``accelerator``, ``checkpoint_io`` …).
 
     Raises:
@@ -92,7 +93,7 @@ class ChaosHooks(Parts, Collectives):
         log_dir: str | os.PathLike[str] | None = None,
         join_at_round: int | None = None,
         buffers: str = "mean",
-        dialler: Dialler = dial_tcp,
+        dialler: Dialler | None = None,
         **lightning: Any,
     ) -> None:
         super().__init__(**lightning)
@@ -115,7 +116,7 @@ class ChaosHooks(Parts, Collectives):
         )
         self.fingerprint: Fingerprint = ()
         """What members must have alike, as it was when training began."""
-        self._dialler = dialler
+        self._dialler = dialler or dialler_for(self.settings.relay, self.settings.node)
         self._node: Node | None = None
         self._rank, self._world = 0, 1
         self._samples: Samples | None = None

@@ -35,6 +35,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """How long a finished run is told to latecomers, seconds."""
     insecure: bool = False
     """Talk in the clear to addresses that are not loopback."""
+    relay: str = ""
+    """Relay that is dialled instead of other nodes, ``host:port``; '' for none."""
     discovery: str = ""
     """Directory for discovery on this machine, '' for the user's runtime directory."""
     log_level: str = "INFO"

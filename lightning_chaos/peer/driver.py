@@ -44,6 +44,7 @@ from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import Status
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.channel import Channel
+from lightning_chaos.transport.relayed import dialler_for
 
 QUIT_MARGIN_S = 5.0
 """How much later than ``linger`` a peer without a worker ends at the latest, seconds."""
@@ -128,6 +129,7 @@ class Driver:
                     emit=self._on_link_event,
                     in_view=self._in_view,
                     spawn=group.create_task,
+                    dialler=dialler_for(self._config.relay, self._config.node),
                 )
                 self._doorkeeper = Doorkeeper(
                     self._door, self._handover, self._links.adopt, group.create_task

@@ -160,6 +160,9 @@ class Membership:
         standing.send(member.uid, standing.status())
         if standing.view is not None and standing.view.find(member.uid) is None:
             standing.send(member.uid, ViewNews(standing.view))
+        for uid, reason in self._evidence.dead.items():
+            if standing.view is not None and standing.view.find(uid) is not None:
+                standing.send(member.uid, LastWord(uid, reason))
         self._arrival.met(member.uid)
 
     def _on_unlinked(self, uid: Uid, reason: str) -> None:
@@ -251,6 +254,10 @@ class Membership:
         self._evidence.declare_dead(uid, reason)
         if sender == uid and not known:
             self._standing.log(f"{uid} said its last word: {reason}")
+            # Not everybody may have heard it, and it cannot be asked again.
+            for other in self._standing.linked:
+                if other != uid:
+                    self._standing.send(other, LastWord(uid, reason))
 
     # ---- time, and what follows from where we stand ----------------------------------------
 

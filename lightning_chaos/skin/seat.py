@@ -107,6 +107,7 @@ class Seat:
             worker_timeout_s=settings.worker_timeout_s,
             linger_s=settings.linger_s,
             insecure=settings.insecure,
+            relay=settings.relay,
         )
         self._node = Node(
             config,

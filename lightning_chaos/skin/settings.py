@@ -16,6 +16,7 @@ from lightning_chaos import agent
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.peer.discovery import default_run
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
+from lightning_chaos.transport.relayed import dialler_for
 
 BufferMode = Literal["mean", "first", "local"]
 
@@ -38,6 +39,8 @@ class Settings:
     log_dir: str
     join_at_round: int
     buffers: BufferMode
+    relay: str
+    """The lab's relay, dialled instead of the other nodes; '' for none."""
     replay: str
     """Run log to recompute instead of training with others; ``lightning-chaos replay`` sets it."""
 
@@ -91,10 +94,12 @@ def resolve(
         log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
         join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
         buffers=cast(BufferMode, buffers),
+        relay=env.text("CHAOS_RELAY", ""),
         replay=env.text("CHAOS_REPLAY", ""),
     )
     if "/" in settings.node:
         raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
+    dialler_for(settings.relay, settings.node)  # refuses one that is not on this machine
     for name in (settings.host, *(a.host for a in settings.peers)):
         check_allowed(name, insecure=settings.insecure, encrypted=False)
     return settings

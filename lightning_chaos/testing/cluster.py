@@ -141,11 +141,12 @@ class LocalCluster:
         for peer in self._peers_of(node):
             _signal(peer, signal.SIGKILL)
 
-    def suspend(self, node: str) -> None:
+    def suspend(self, node: str, *, worker: bool = True, peer: bool = True) -> None:
         """Stop worker and peer as a laptop's lid would; :meth:`resume` lets them go on."""
-        for peer in self._peers_of(node):
-            _signal(peer, signal.SIGSTOP)
-        self._signal(node, signal.SIGSTOP)
+        for process in self._peers_of(node) if peer else []:
+            _signal(process, signal.SIGSTOP)
+        if worker:
+            self._signal(node, signal.SIGSTOP)
 
     def resume(self, node: str) -> None:
         """Let a suspended node go on."""

@@ -288,7 +288,9 @@ class Node:
             )
         op = OpId(self._round, self._k)
         self._k += 1
-        return self._call(self._station.operate(op, label, blob, vector, weight, buckets))
+        return self._call(
+            self._station.operations.operate(op, label, blob, vector, weight, buckets)
+        )
 
     def begin_operation(
         self,
@@ -309,11 +311,11 @@ class Node:
         """
         op, self._open = OpId(self._round, self._k), label
         self._k += 1
-        self._tell(lambda station: station.begin_operation(op, label, vector, weight, buckets))
+        self._tell(lambda station: station.operations.begin(op, label, vector, weight, buckets))
 
     def give(self, bucket: int) -> None:
         """That bucket of the operation begun has its values; returns at once."""
-        self._tell(lambda station: station.give(bucket))
+        self._tell(lambda station: station.operations.give(bucket))
 
     def end_operation(self, blob: bytes) -> Outcome | None:
         """Contribute the rest of the operation begun, and wait for its end; see :meth:`operate`.
@@ -322,7 +324,7 @@ class Node:
             blob: this member's part of the header.
         """
         label, self._open = self._open, ""
-        return self._call(self._station.end_operation(label, blob))
+        return self._call(self._station.operations.end(label, blob))
 
     @property
     def operation_begun(self) -> bool:

@@ -9,7 +9,6 @@ nothing more, and a new one takes its place.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import ssl
@@ -18,22 +17,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lightning_chaos.collective.actions import (
-    AskCommit,
-    Failed,
-    Finished,
-    Landing,
-    Misbehaved,
-    Purge,
-    Resume,
-    Send,
-    Stable,
-    Verdict,
-)
+from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
-from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import ChaosError, FingerprintError, JoinError, OperationMismatch
+from lightning_chaos.errors import ChaosError, FingerprintError, JoinError
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
@@ -43,14 +30,14 @@ from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.dial import Dialler
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.course import Course
 from lightning_chaos.worker.mesh import Mesh
-from lightning_chaos.worker.turns import Go, Hold, Outcome, Turn
+from lightning_chaos.worker.operations import Operations
+from lightning_chaos.worker.turns import Go, Hold, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LATE_CHECK_S = 0.5
-SHOW_WAIT_S = 10.0
 
 
 class RunFinished(ChaosError):
@@ -59,14 +46,6 @@ class RunFinished(ChaosError):
     def __init__(self, round_: int) -> None:
         super().__init__(f"the run finished after round {round_}")
         self.round = round_
-
-
-@dataclass(slots=True)
-class _Record:
-    """What is written about an operation once it is stable."""
-
-    op: OpId
-    fields: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -98,16 +77,17 @@ class Station:
     _course: Course | None = None
     _error: ChaosError | None = None
     _peer: PeerClient | None = None
+    _chronicle: Chronicle = field(init=False)
     _exchange: Exchange | None = None
+    _operations: Operations | None = None
     _mesh: Mesh | None = None
     _donor: Donor | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _finished: Finished | None = None
-    _failed: ChaosError | None = None
-    _records: list[_Record] = field(default_factory=list)
     _pacers: dict[str, Pacer] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _frozen_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self._chronicle = Chronicle(self.run_log)
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -126,7 +106,7 @@ class Station:
             on_socket=self._on_socket,
             on_gone=self._on_peer_gone,
         )
-        return await self._until(lambda: self.standing)
+        return await self.until(lambda: self.standing)
 
     async def aclose(self, reason: str) -> None:
         """Say goodbye, close every connection, end every task."""
@@ -142,7 +122,7 @@ class Station:
             if part is not None:
                 await part.aclose()
         await self._end_tasks()
-        self._tell()
+        self.tell()
 
     async def _end_tasks(self) -> None:
         for task in list(self._tasks):
@@ -156,12 +136,12 @@ class Station:
 
     # ---- waiting ---------------------------------------------------------------------------
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Something changed: whoever waits looks again."""
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _until(self, look: Callable[[], T | None]) -> T:
+    async def until(self, look: Callable[[], T | None]) -> T:
         while True:
             if self._error is not None:
                 raise self._error
@@ -199,7 +179,7 @@ class Station:
                 self.waiting = reason
             case _:
                 log.debug("the peer said %s", type(message).__name__)
-        self._tell()
+        self.tell()
 
     def _on_standing(self, standing: local.Standing) -> None:
         self.standing = standing
@@ -216,10 +196,18 @@ class Station:
             dial_tls=self.dial_tls,
             accept_tls=self.accept_tls,
         )
+        self._operations = Operations(
+            self._exchange,
+            self._mesh,
+            self._chronicle,
+            self,
+            timeout_s=self.config.timeout_s,
+            worker_timeout_s=self.config.worker_timeout_s,
+        )
         patience_s = self.config.worker_timeout_s
         self._donor = Donor(self.config.run, self._pacer, self.accept_tls, patience_s=patience_s)
         if not standing.newcomer:
-            self._log_view(standing.view, "founded", None)
+            self._chronicle.in_force(standing.view, "founded", -1)
             self._exchange.install(standing.view, None)
 
     def _on_peer_gone(self, reason: str) -> None:
@@ -235,7 +223,7 @@ class Station:
             self.apart = reason
             if self._course is None or not self._course.alone:
                 self._freeze()  # one that is alone ends the round it is in by itself
-        self._tell()
+        self.tell()
 
     @property
     def course(self) -> Course:
@@ -258,43 +246,23 @@ class Station:
 
     def _freeze(self) -> None:
         if self._exchange is not None and not self._exchange.frozen:
-            self._frozen_at = time.monotonic()
+            self._chronicle.frozen()
             self._exchange.freeze()
-            self._carry_out()
+            self.operations.carry_out()
 
     def _install(self, view: View, decision: Decision | None, reason: str) -> None:
         assert self._exchange is not None and self._mesh is not None
-        self.run_log.write("commit", epoch=view.epoch, reason=reason, planned=decision is None)
+        self._chronicle.committed(view, decision, reason)
         self._exchange.install(view, decision)
         self.course.install(view, decision, reason)
         self._check_pulled()
         if decision is not None:
-            self._log_view(view, reason, decision)
-        self._carry_out()
+            self._chronicle.in_force(view, reason, self.course.begun)
+            self._chronicle.thawed(view, decision, reason)
+        self.operations.carry_out()
         self._mesh.meet(view)
         if decision is not None:
             self._mesh.let_go(view)
-
-    def _log_view(self, view: View, reason: str, decision: Decision | None) -> None:
-        self.run_log.write(
-            "view",
-            epoch=view.epoch,
-            members=[m.node for m in view.members],
-            uids=list(view.uids),
-            learners=[m.node for m in view.learners],
-            switch=view.switch,
-            round=self.course.begun,
-            reason=reason,
-        )
-        if decision is not None and self._frozen_at is not None:
-            self.run_log.write(
-                "freeze",
-                epoch=view.epoch,
-                seconds=time.monotonic() - self._frozen_at,
-                reason=reason,
-                redone=not decision.held,
-            )
-            self._frozen_at = None
 
     # ---- the mesh's owner ------------------------------------------------------------------
 
@@ -302,14 +270,14 @@ class Station:
         """See :meth:`Exchange.place`."""
         assert self._exchange is not None
         verdict = self._exchange.place(sender, frame)
-        self._carry_out()
+        self.operations.carry_out()
         return verdict
 
     def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
         """See :meth:`Exchange.complete`."""
         assert self._exchange is not None
         self._exchange.complete(sender, frame, landing)
-        self._carry_out()
+        self.operations.carry_out()
 
     @property
     def out_of_play(self) -> bool:
@@ -318,7 +286,7 @@ class Station:
 
     def links_changed(self) -> None:
         """See :class:`MeshOwner`."""
-        self._tell()
+        self.tell()
 
     def _on_socket(self, kind: Kind, sock: socket.socket) -> None:
         if self._mesh is not None and kind is Kind.DATA:
@@ -345,60 +313,25 @@ class Station:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of %s failed", self.config.node, exc_info=error)
             self._error = ChaosError(f"internal error: {error!r}")
-            self._tell()
+            self.tell()
 
-    # ---- actions of the exchange -----------------------------------------------------------
-
-    def _carry_out(self) -> None:
-        assert self._exchange is not None and self._mesh is not None
-        for action in self._exchange.actions():
-            match action:
-                case Send():
-                    self._mesh.send(action)
-                case Finished():
-                    self._finished = action
-                    self._tell()
-                case Stable(op=op):
-                    self._settle(op)
-                case Failed(error=error):
-                    self._failed = error
-                    self._tell()
-                case AskCommit(uid=uid, epoch=epoch):
-                    self.tell_peer(local.SawEpoch(uid, epoch))
-                case Misbehaved(uid=uid, reason=reason):
-                    log.warning("%s misbehaved: %s", uid, reason)
-                    self.tell_peer(local.Word(uid, f"it misbehaved: {reason}"))
-                case Resume():
-                    self._mesh.resume()
-                case Purge():
-                    self._mesh.purge()
+    # ---- founding anew ---------------------------------------------------------------------
 
     def go_on_from(self, before: Station) -> None:
         """Alone, and founded the run anew: its last incarnation's rounds stand, as its own."""
-        before.settle_all()
+        before._chronicle.all_stable()
         self.course.begun = before.course.begun
         self.tell_peer(local.Begun(self.course.begun))
-
-    def settle_all(self) -> None:
-        """Every operation so far is stable."""
-        if self._records:
-            self._settle(self._records[-1].op)
-
-    def _settle(self, op: OpId) -> None:
-        """Write what was kept back until this operation was stable."""
-        while self._records and self._records[0].op <= op:
-            record = self._records.pop(0)
-            self.run_log.write("round", **record.fields)
 
     # ---- training: rounds ------------------------------------------------------------------
 
     async def turn(self, round_: int) -> Turn:
         """What this worker may do at the begin of that round; waits until it is known."""
-        turn: Turn = await self._until(lambda: self._look(round_))
+        turn: Turn = await self.until(lambda: self._look(round_))
         if isinstance(turn, Go) and round_ > self.course.begun:
             assert self._mesh is not None
             for view, reason in self.course.enter(round_):
-                self._log_view(view, reason, None)
+                self._chronicle.in_force(view, reason, round_)
                 self._mesh.let_go(view)
             self.tell_peer(local.Begun(round_))
             return Go(self.in_force or turn.view, turn.sharers)
@@ -410,7 +343,7 @@ class Station:
 
     async def hold(self, hold: Hold) -> None:
         """Wait until those newcomers pull no more."""
-        await self._until(lambda: bool(self.apart) or self.course.held_enough(hold) or None)
+        await self.until(lambda: bool(self.apart) or self.course.held_enough(hold) or None)
 
     @property
     def donor(self) -> Donor:
@@ -426,123 +359,26 @@ class Station:
 
     # ---- training: operations --------------------------------------------------------------
 
-    async def operate(
-        self,
-        op: OpId,
-        label: str,
-        blob: bytes,
-        vector: Floats | None,
-        weight: float,
-        buckets: tuple[tuple[int, int], ...] | None,
-    ) -> Outcome | None:
-        """Run one operation with the other members; None if this node is apart.
+    @property
+    def operations(self) -> Operations:
+        """What this incarnation does together with the others."""
+        assert self._operations is not None
+        return self._operations
 
-        Raises:
-            OperationMismatch: members asked for different things under this number.
-        """
-        assert self._exchange is not None
-        if self.apart and not self.course.alone:
-            return None
-        self._finished = None
-        self._exchange.begin(op, label, blob, vector, weight, buckets)
-        self._carry_out()
-        return await self._outcome(label)
-
-    def begin_operation(
-        self,
-        op: OpId,
-        label: str,
-        vector: Floats,
-        weight: float,
-        buckets: tuple[tuple[int, int], ...],
-    ) -> None:
-        """Begin an operation whose contribution comes bit by bit; errors are told at its end."""
-        if self.apart:
-            return
-        assert self._exchange is not None
-        self._finished = None
-        try:
-            self._exchange.open(op, label, vector, weight, buckets)
-        except ChaosError as error:
-            self._failed = error
-        self._carry_out()
-
-    def give(self, bucket: int) -> None:
-        """That bucket of the operation begun has its values."""
-        if self.apart or self._failed is not None:
-            return
-        assert self._exchange is not None
-        self._exchange.give(bucket)
-        self._carry_out()
-
-    async def end_operation(self, label: str, blob: bytes) -> Outcome | None:
-        """Give the rest of the operation begun, and wait as :meth:`operate` does.
-
-        Raises:
-            ChaosError: it could not be begun.
-            OperationMismatch: as :meth:`operate`.
-        """
-        if self.apart:
-            return None
-        assert self._exchange is not None
-        if self._failed is None:
-            self._exchange.close(blob)
-            self._carry_out()
-        return await self._outcome(label)
-
-    async def _outcome(self, label: str) -> Outcome | None:
-        """Wait for the end of the operation under way; None if this node falls out of the run."""
-        watch = asyncio.get_running_loop().create_task(self._watch(label))
-        try:
-            done: Finished | str = await self._until(self._end_of_operation)
-        except OperationMismatch:
-            await self._let_others_hear()
-            raise
-        finally:
-            watch.cancel()
-        if isinstance(done, str):
-            return None
-        return Outcome(done.op, done.members, done.weights, done.total, done.blobs, done.result)
-
-    async def _let_others_hear(self) -> None:
-        """Who ends at once looks dead, and the others go on without it and without the error."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.timeout_s):
-                await self._until(lambda: None if self._mesh and self._mesh.linked else True)
-
-    def _end_of_operation(self) -> Finished | str | None:
-        if self._failed is not None:
-            raise self._failed
-        return self._finished or self.apart or None
-
-    async def _watch(self, label: str) -> None:
-        """Show a long wait, and complain of whoever causes it."""
-        shown = 0.0
-        complained: set[Uid] = set()
-        while True:
-            await asyncio.sleep(LATE_CHECK_S)
-            late = self._exchange.late() if self._exchange else None
-            if late is None:
-                continue
-            op, seconds, owing = late
-            if seconds - shown >= SHOW_WAIT_S:
-                shown = seconds
-                names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
-                log.warning("%s (operation %s) waits %.0f s for %s", label, op, seconds, names)
-            for uid in owing:
-                if seconds > self.config.worker_timeout_s and uid not in complained:
-                    complained.add(uid)
-                    self.tell_peer(local.Late(uid, seconds, str(op)))
+    @property
+    def may_operate(self) -> bool:
+        """See :class:`OperationsOwner`."""
+        return not self.apart or self.course.alone
 
     def record(self, op: OpId, fields: dict[str, Any]) -> None:
-        """Write this to the run log when the operation is stable."""
-        self._records.append(_Record(op, fields))
+        """Write this round to the run log when the operation is stable."""
+        self._chronicle.keep(op, fields)
 
     # ---- training: joining, leaving, ending ------------------------------------------------
 
     async def learn(self) -> View:
         """Wait for a place as learner; the view says when and from whom to pull."""
-        return await self._until(self._place_as_learner)
+        return await self.until(self._place_as_learner)
 
     def _place_as_learner(self) -> View | None:
         if self.apart:
@@ -559,7 +395,7 @@ class Station:
         """
         loop = asyncio.get_running_loop()
         task = loop.create_task(work)
-        end = loop.create_task(self._until(lambda: self.apart or None))
+        end = loop.create_task(self.until(lambda: self.apart or None))
         try:
             await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
@@ -581,9 +417,9 @@ class Station:
         self._exchange.start(last)
         self._check_pulled()
         self.course.begun = view.switch - 1
-        await self._until(self._all_linked)
+        await self.until(self._all_linked)
         self.tell_peer(local.Pulled(view.epoch, view.switch))
-        await self._until(self._seated)
+        await self.until(self._seated)
 
     def _check_pulled(self) -> None:
         """A donor that died may have served a result that the others then made anew."""
@@ -605,9 +441,9 @@ class Station:
     def leave(self) -> None:
         """Ask to be planned out."""
         self.course.leaving = True
-        self.run_log.write("leaving")
+        self._chronicle.leaving()
         self.tell_peer(local.Leaving())
-        self._tell()
+        self.tell()
 
     async def part_from_others(self, bound_s: float) -> None:
         """After a planned leave: wait until those who stay have closed their links to this node."""
@@ -616,18 +452,17 @@ class Station:
         mesh.let_go()  # they leave too, and would wait for this node's end
         try:
             async with asyncio.timeout(bound_s):
-                await self._until(lambda: True if not mesh.linked else None)
+                await self.until(lambda: True if not mesh.linked else None)
         except TimeoutError:
             log.warning("left after %.1f s with links still open", bound_s)
 
     async def finish(self, round_: int, final: dict[str, Any], bound_s: float) -> None:
         """Training is over: wait until it is over everywhere, or too long."""
-        self.settle_all()
-        self.run_log.write("final", **final)
+        self._chronicle.final(final)
         self.tell_peer(local.Done(round_))
         try:
             async with asyncio.timeout(bound_s):
-                await self._until(lambda: True if self.all_done or self.apart else None)
+                await self.until(lambda: True if self.all_done or self.apart else None)
         except TimeoutError:
             log.warning("not everybody has finished after %.1f s; going on", bound_s)
         self.all_done = True

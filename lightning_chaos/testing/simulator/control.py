@@ -6,6 +6,7 @@ broken one is dialled once more before it counts as down.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,8 @@ class Connection:
     """From when on each end may use it."""
     last: dict[Uid, float]
     """When the last message to each end arrives."""
+    queues: dict[Uid, deque[tuple[float, Message]]]
+    """What is under way to each end, and when it is due."""
     broken: bool = False
 
 
@@ -79,6 +82,11 @@ class Control:
                 continue
             other = self._nodes[uid]
             gone = self._same_machine and not other.peer_alive
+            if not other.peer_alive:
+                # Whoever answers at its address now is its next incarnation.
+                newest = next(n for n in reversed(self._nodes.values()) if n.name == other.name)
+                if newest is not node:
+                    self.connect(node, newest.uid)
             if other.peer_alive and not self._state(node, uid):
                 self.connect(node, uid)
             elif gone or self._clock.now - since > PATIENCE_S:
@@ -95,7 +103,7 @@ class Control:
             return
         at = self._clock.now + self._delay(node)
         opened = {node.uid: at, uid: at + self._delay(other)}
-        connection = Connection(opened, dict(opened))
+        connection = Connection(opened, dict(opened), {node.uid: deque(), uid: deque()})
         self._connections[frozenset((node.uid, uid))] = connection
         for one, two in ((node, other), (other, node)):
             up = partial(self._up, connection, one, two)
@@ -179,19 +187,23 @@ class Control:
             return
         at = max(connection.last[to], self._clock.now + self._delay(node))
         connection.last[to] = at
-        arrive = partial(self._arrive, connection, node, self._nodes[to], message)
+        connection.queues[to].append((at, message))
+        arrive = partial(self._arrive, connection, node, self._nodes[to])
         self._clock.after(at - self._clock.now, arrive)
         if not isinstance(message, Status):
             self._paths.sent(type(message).__name__, node.name, self._nodes[to].name)
 
-    def _arrive(self, connection: Connection, sender: Node, node: Node, message: Message) -> None:
-        if connection.broken or not node.peer_alive:
-            return
-        if self._paths.state(sender.name, node.name) == "stalled":
-            # TCP sends it again until it gets through, in order with what comes after.
-            later = partial(self._arrive, connection, sender, node, message)
-            self._clock.after(0.02, later)
-            return
-        if not isinstance(message, Status):
-            self._clock.tell(sender.uid, ">", node.uid, message)
-        self._give(node, events.Heard(sender.uid, message))  # type: ignore[arg-type]
+    def _arrive(self, connection: Connection, sender: Node, node: Node) -> None:
+        """Hand over what is due."""
+        queue = connection.queues[node.uid]
+        while queue and queue[0][0] <= self._clock.now:
+            if connection.broken or not node.peer_alive:
+                return
+            if self._paths.state(sender.name, node.name) == "stalled":
+                # TCP sends it again until it gets through, in order with what comes after.
+                self._clock.after(0.02, partial(self._arrive, connection, sender, node))
+                return
+            _, message = queue.popleft()
+            if not isinstance(message, Status):
+                self._clock.tell(sender.uid, ">", node.uid, message)
+            self._give(node, events.Heard(sender.uid, message))  # type: ignore[arg-type]

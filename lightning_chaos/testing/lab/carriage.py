@@ -1,0 +1,151 @@
+"""One connection through the relay: two streams of bytes, each with what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+
+from lightning_chaos.testing.lab.conditions import bandwidth_delay_bytes
+from lightning_chaos.testing.lab.road import Road
+from lightning_chaos.transport.dial import send_at_once
+
+KERNEL_BYTES = 64 << 10
+"""Receive buffer of the kernel on the relay's side, beside what the relay itself holds."""
+# The kernel doubles what it is asked for.
+_BUFFERS = ((socket.SO_RCVBUF, KERNEL_BYTES // 2), (socket.SO_SNDBUF, KERNEL_BYTES // 2))
+_SLICE_S = 0.05
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class ConnectionWasReset(Exception):
+    """One end is gone, or the network says so: both ends are told."""
+
+
+def bound_buffers(sock: socket.socket) -> None:
+    """Keep the kernel from holding more than :data:`KERNEL_BYTES`; before it is connected."""
+    for option, size in _BUFFERS:
+        sock.setsockopt(socket.SOL_SOCKET, option, size)
+
+
+class Stream:
+    """Carries one direction of a connection.
+
+    Holds at most one bandwidth-delay product.  Reset and end of the source travel like bytes,
+    after those that were sent before them.
+
+    Args:
+        source: where bytes are taken.
+        sink: where they are given.
+        road: what carries them.
+        back: what would carry their acknowledgements: while it is a black hole, no more than a
+            bandwidth-delay product is carried.
+    """
+
+    def __init__(self, source: socket.socket, sink: socket.socket, road: Road, back: Road) -> None:
+        self._source, self._sink, self._road, self._back = source, sink, road, back
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
+        self._held = 0
+        self._given = asyncio.Event()
+        self._unacknowledged = 0
+
+    async def take(self) -> None:
+        """Take bytes from the source until it ends."""
+        while data := await self._read():
+            while data:  # the road may have become slower since they were asked for
+                size = self._road.piece_bytes
+                await self._send(data[:size])
+                data = data[size:]
+        await self._send(data)
+
+    async def give(self) -> None:
+        """Give them to the sink when they arrive.
+
+        Raises:
+            ConnectionWasReset: the source was reset, or the sink is.
+        """
+        while True:
+            due, piece = await self._pieces.get()
+            await self._acknowledge(len(piece or b""))
+            await self._road.arrive(due)
+            if piece is None:
+                raise ConnectionWasReset
+            try:
+                if not piece:
+                    self._sink.shutdown(socket.SHUT_WR)
+                    return
+                await self._loop.sock_sendall(self._sink, piece)
+            except OSError:
+                await self._back.travel()
+                raise ConnectionWasReset from None
+            self._road.carried_bytes += len(piece)
+            self._held -= len(piece)
+            self._given.set()
+
+    @property
+    def _most(self) -> int:
+        return bandwidth_delay_bytes(self._road.shape, self._back.shape)
+
+    async def _read(self) -> bytes | None:
+        """Some bytes, b'' at the end, None for a reset."""
+        try:
+            await self._room()
+            data = await self._loop.sock_recv(self._source, self._road.piece_bytes)
+        except OSError:
+            return None
+        self._held += len(data)
+        return data
+
+    async def _send(self, piece: bytes | None) -> None:
+        self._pieces.put_nowait((await self._road.send(len(piece or b"")), piece))
+
+    async def _room(self) -> None:
+        """Wait until one more piece may be held."""
+        while self._held + self._road.piece_bytes > self._most:
+            self._given.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SLICE_S):
+                    await self._given.wait()
+            # Nobody reads the source now: a reset would go unnoticed.
+            if code := self._source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code))
+
+    async def _acknowledge(self, size: int) -> None:
+        if not self._back.silent:
+            self._unacknowledged = 0
+        elif self._unacknowledged + size > self._most:
+            await self._back.opened()
+            self._unacknowledged = 0
+        self._unacknowledged += size
+
+
+async def carry(near: socket.socket, far: socket.socket, there: Road, back: Road) -> None:
+    """Carry a connection until both ends have ended; both sockets are closed then.
+
+    Whatever else ends it (a reset, this task's cancellation) resets both.
+
+    Args:
+        near: connection to the node that called.
+        far: connection to the node that was called.
+        there: from the one that called to the other.
+        back: from the other.
+    """
+    ended = False
+    for sock in (near, far):
+        send_at_once(sock)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for stream in (Stream(near, far, there, back), Stream(far, near, back, there)):
+                group.create_task(stream.take())
+                group.create_task(stream.give())
+        ended = True
+    except* ConnectionWasReset:
+        pass
+    finally:
+        for sock in (near, far):
+            if not ended:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            sock.close()

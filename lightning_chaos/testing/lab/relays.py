@@ -1,0 +1,155 @@
+"""The lab's hand on its relay process: places nodes, shapes, cuts and heals links."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+
+from lightning_chaos.testing.lab.conditions import Cut, Shape
+from lightning_chaos.testing.lab.orders import (
+    Ask,
+    Order,
+    Place,
+    SetCut,
+    SetShape,
+    Standing,
+    encode_line,
+    standing_decoder,
+)
+from lightning_chaos.testing.lab.relay import Pair
+from lightning_chaos.transport.address import Address
+
+EVERY = "*"
+"""In place of a node's name: all nodes."""
+HOST = "127.0.0.1"
+_ANSWER_TIMEOUT_S = 20.0
+_END_TIMEOUT_S = 5.0
+
+
+class Relays:
+    """A process that takes the place of the network between nodes of this machine.
+
+    Nodes that are started with :meth:`env_for` dial it instead of each other.  Conditions hold
+    for every node that was or will be started; the latest word about a pair counts.  Use it as a
+    context manager, around the nodes: at its end the process is gone.
+
+    Args:
+        seed: of the jitter.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "lightning_chaos.testing.lab.relay_process"),
+                    *(str(theirs.fileno()), str(seed)),
+                ],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        ours.settimeout(_ANSWER_TIMEOUT_S)
+        self._socket = ours
+        self._stream = ours.makefile("rb")
+        self._lock = threading.Lock()
+        self._doors: dict[str, socket.socket] = {}
+        try:
+            self.address = Address(HOST, self._hear().port)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- nodes -----------------------------------------------------------------------------
+
+    def env_for(self, node: str) -> dict[str, str]:
+        """Variables that put a node behind the relay; its port is kept free for it."""
+        if node not in self._doors:
+            self._doors[node] = _keep_port()
+            self.place(node, Address(*self._doors[node].getsockname()))
+        port = self._doors[node].getsockname()[1]
+        return {"CHAOS_RELAY": str(self.address), "CHAOS_PORT": str(port), "CHAOS_NODE": node}
+
+    def place(self, node: str, address: Address) -> None:
+        """Say where a node's door is; only for nodes without :meth:`env_for`."""
+        self._order(Place(node, *address))
+
+    # ---- links -----------------------------------------------------------------------------
+
+    def shape(self, shape: Shape, a: str = EVERY, b: str = EVERY) -> None:
+        """Both directions of these links are like this from now on."""
+        for source, target in {(a, b), (b, a)}:
+            self.shape_one_way(shape, source, target)
+
+    def shape_one_way(self, shape: Shape, source: str, target: str) -> None:
+        """From ``source`` to ``target`` links are like this from now on."""
+        self._order(SetShape(source, target, shape))
+
+    def cut(self, a: str, b: str, how: Cut = Cut.SILENT) -> None:
+        """Cut both directions of these links."""
+        for source, target in {(a, b), (b, a)}:
+            self.cut_one_way(source, target, how)
+
+    def cut_one_way(self, source: str, target: str, how: Cut = Cut.SILENT) -> None:
+        """Cut links from ``source`` to ``target`` alone."""
+        self._order(SetCut(source, target, how))
+
+    def heal(self, a: str = EVERY, b: str = EVERY) -> None:
+        """These links carry again, both ways; their shape stays."""
+        self.cut(a, b, Cut.NONE)
+
+    # ---- watching --------------------------------------------------------------------------
+
+    def carried_bytes(self) -> dict[Pair, int]:
+        """Bytes that arrived so far, by (from, to)."""
+        return {(source, target): count for source, target, count in self._order(Ask()).carried}
+
+    def connections(self) -> int:
+        """Connections that are carried, or called for, at this moment."""
+        return self._order(Ask()).connections
+
+    # ---- the end ---------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Reset what is carried and end the process.  Idempotent."""
+        self._stream.close()
+        self._socket.close()
+        for door in self._doors.values():
+            door.close()
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Relays:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _order(self, order: Order) -> Standing:
+        with self._lock:
+            with contextlib.suppress(OSError):  # then there is no answer either
+                self._socket.sendall(encode_line(order))
+            return self._hear()
+
+    def _hear(self) -> Standing:
+        try:
+            line = self._stream.readline()
+        except (OSError, ValueError) as error:
+            raise RuntimeError(f"the relay process does not answer: {error}") from error
+        if not line:
+            raise RuntimeError("the relay process has ended; see what it printed")
+        return standing_decoder.decode(line)
+
+
+def _keep_port() -> socket.socket:
+    """A port that nobody gets unasked, but that a node may open its door on."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((HOST, 0))
+    return sock

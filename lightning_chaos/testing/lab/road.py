@@ -1,0 +1,103 @@
+"""One direction of a link: all connections from one node to another share it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+
+from lightning_chaos.testing.lab.conditions import Cut, Shape
+from lightning_chaos.transport.pacer import Pacer
+
+# Timers are late by a millisecond, more on a busy machine; so much may be caught up.
+_BURST_S = 0.004
+# A wait notices within this time that conditions have changed.
+_SLICE_S = 0.05
+_PIECE_S = 0.002
+_LEAST_PIECE_BYTES = 1 << 10
+_MOST_PIECE_BYTES = 32 << 10
+
+
+class Road:
+    """Says when a piece that leaves one node arrives at the other.
+
+    Pieces are sent one after another, connections in turn, so that none starves another: there
+    is no queue in which a small message waits behind a big one's megabytes.
+
+    Args:
+        rng: draws the jitter.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._rng = rng
+        self._turn = asyncio.Lock()
+        self._open = asyncio.Event()
+        self._open.set()
+        self.shape = Shape()
+        self.cut = Cut.NONE
+        self.carried_bytes = 0
+        """Bytes that arrived."""
+        self._pacer = self._new_pacer()
+
+    def change(self, shape: Shape, cut: Cut) -> None:
+        """New conditions, from now on."""
+        if shape != self.shape:
+            self.shape = shape
+            self._pacer = self._new_pacer()
+        self.cut = cut
+        if cut is Cut.SILENT:
+            self._open.clear()
+        else:
+            self._open.set()
+
+    @property
+    def silent(self) -> bool:
+        """A black hole."""
+        return not self._open.is_set()
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much to send at once: what takes about two milliseconds."""
+        rate = self.shape.bytes_per_s
+        if rate is None:
+            return _MOST_PIECE_BYTES
+        return min(max(int(rate * _PIECE_S), _LEAST_PIECE_BYTES), _MOST_PIECE_BYTES)
+
+    async def send(self, size: int) -> float:
+        """Wait for the turn of a piece and send it; returns the time at which it arrives."""
+        async with self._turn:
+            pacer, begin = self._pacer, self._clock()
+            start = begin + pacer.reserve(size)
+            while pacer is self._pacer and (wait := start - self._clock()) > 0:
+                await asyncio.sleep(min(wait, _SLICE_S))
+            if pacer is not self._pacer:
+                start = self._clock()
+            sent = max(start, begin) + size / (self.shape.bytes_per_s or math.inf)
+            return sent + self._trip_s()
+
+    async def arrive(self, due: float) -> None:
+        """Wait until a piece that was sent is there; if the road was cut, until it is sent anew."""
+        if (wait := due - self._clock()) > 0:
+            await asyncio.sleep(wait)
+        if self.silent:
+            await self.travel()
+
+    async def travel(self) -> None:
+        """Carry something of no size from one end to the other."""
+        while True:
+            await self._open.wait()
+            await asyncio.sleep(self._trip_s())
+            if not self.silent:
+                return
+
+    async def opened(self) -> None:
+        """Wait until the road is no black hole."""
+        await self._open.wait()
+
+    def _trip_s(self) -> float:
+        shape = self.shape
+        return (shape.delay_ms + self._rng.uniform(-1, 1) * shape.jitter_ms) / 1e3
+
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self.shape.bytes_per_s, self._clock, _BURST_S)

@@ -1,0 +1,81 @@
+"""What a node writes of its rounds and views: rounds only once they are stable."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning_chaos.monitor.runlog import RunLog
+from lightning_chaos.protocol.values import Decision, OpId, View
+
+
+class Chronicle:
+    """One incarnation's part of the run log.
+
+    Args:
+        run_log: of the node.
+    """
+
+    def __init__(self, run_log: RunLog) -> None:
+        self._run_log = run_log
+        self._kept: list[tuple[OpId, dict[str, Any]]] = []
+        self._frozen_at: float | None = None
+
+    # ---- rounds ----------------------------------------------------------------------------
+
+    def keep(self, op: OpId, fields: dict[str, Any]) -> None:
+        """A round is to be written when this operation is stable."""
+        self._kept.append((op, fields))
+
+    def stable(self, op: OpId) -> None:
+        """All operations up to this one are stable."""
+        while self._kept and self._kept[0][0] <= op:
+            self._run_log.write("round", **self._kept.pop(0)[1])
+
+    def all_stable(self) -> None:
+        """Every operation so far is stable."""
+        if self._kept:
+            self.stable(self._kept[-1][0])
+
+    # ---- views -----------------------------------------------------------------------------
+
+    def committed(self, view: View, decision: Decision | None, reason: str) -> None:
+        """The COMMIT of a view is here."""
+        self._run_log.write("commit", epoch=view.epoch, reason=reason, planned=decision is None)
+
+    def in_force(self, view: View, reason: str, begun: int) -> None:
+        """A view comes into force at a worker that has begun that round last."""
+        self._run_log.write(
+            "view",
+            epoch=view.epoch,
+            members=[m.node for m in view.members],
+            uids=list(view.uids),
+            learners=[m.node for m in view.learners],
+            switch=view.switch,
+            round=begun,
+            reason=reason,
+        )
+
+    def frozen(self) -> None:
+        """From now on this worker completes nothing."""
+        self._frozen_at = time.monotonic()
+
+    def thawed(self, view: View, decision: Decision, reason: str) -> None:
+        """This view ends the freeze, if there was one."""
+        if self._frozen_at is None:
+            return
+        seconds = time.monotonic() - self._frozen_at
+        self._frozen_at = None
+        redone = not decision.held
+        self._run_log.write(
+            "freeze", epoch=view.epoch, seconds=seconds, reason=reason, redone=redone
+        )
+
+    def leaving(self) -> None:
+        """This node asks to be planned out."""
+        self._run_log.write("leaving")
+
+    def final(self, fields: dict[str, Any]) -> None:
+        """Training is over everywhere after the last operation."""
+        self.all_stable()
+        self._run_log.write("final", **fields)

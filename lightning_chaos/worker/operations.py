@@ -1,0 +1,223 @@
+"""The operations of one incarnation, on the I/O loop: begun, watched, waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from lightning_chaos.collective.actions import (
+    AskCommit,
+    Failed,
+    Finished,
+    Misbehaved,
+    Purge,
+    Resume,
+    Send,
+    Stable,
+)
+from lightning_chaos.collective.exchange import Exchange
+from lightning_chaos.collective.roots import Floats
+from lightning_chaos.errors import ChaosError, OperationMismatch
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.values import OpId, Uid
+from lightning_chaos.worker.chronicle import Chronicle
+from lightning_chaos.worker.mesh import Mesh
+from lightning_chaos.worker.turns import Outcome
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+LATE_CHECK_S = 0.5
+SHOW_WAIT_S = 10.0
+
+
+class OperationsOwner(Protocol):
+    """The station."""
+
+    apart: str
+    """Why this incarnation has no part in the run any more, '' if it has."""
+
+    @property
+    def may_operate(self) -> bool:
+        """It has a part in the run, or is alone and ends its round by itself."""
+        ...
+
+    def tell_peer(self, message: local.Local) -> None:
+        """Say something to this node's peer."""
+        ...
+
+    def tell(self) -> None:
+        """Something changed: whoever waits looks again."""
+        ...
+
+    async def until(self, look: Callable[[], T | None]) -> T:
+        """Wait until there is something to see."""
+        ...
+
+
+class Operations:
+    """Runs operations, one at a time, and carries out what the exchange wants done.
+
+    Args:
+        exchange: of this incarnation.
+        mesh: its links.
+        chronicle: told what is stable.
+        owner: the station.
+        timeout_s: how long others may take to hear of a mismatch, seconds.
+        worker_timeout_s: who owes a contribution for longer is complained of, seconds.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        mesh: Mesh,
+        chronicle: Chronicle,
+        owner: OperationsOwner,
+        *,
+        timeout_s: float,
+        worker_timeout_s: float,
+    ) -> None:
+        self._exchange = exchange
+        self._mesh = mesh
+        self._chronicle = chronicle
+        self._owner = owner
+        self._timeout_s = timeout_s
+        self._worker_timeout_s = worker_timeout_s
+        self._finished: Finished | None = None
+        self._failed: ChaosError | None = None
+
+    def carry_out(self) -> None:
+        """Do what the exchange has wanted done since the last call."""
+        for action in self._exchange.actions():
+            match action:
+                case Send():
+                    self._mesh.send(action)
+                case Finished():
+                    self._finished = action
+                    self._owner.tell()
+                case Stable(op=op):
+                    self._chronicle.stable(op)
+                case Failed(error=error):
+                    self._failed = error
+                    self._owner.tell()
+                case AskCommit(uid=uid, epoch=epoch):
+                    self._owner.tell_peer(local.SawEpoch(uid, epoch))
+                case Misbehaved(uid=uid, reason=reason):
+                    log.warning("%s misbehaved: %s", uid, reason)
+                    self._owner.tell_peer(local.Word(uid, f"it misbehaved: {reason}"))
+                case Resume():
+                    self._mesh.resume()
+                case Purge():
+                    self._mesh.purge()
+
+    # ---- at once ---------------------------------------------------------------------------
+
+    async def operate(
+        self,
+        op: OpId,
+        label: str,
+        blob: bytes,
+        vector: Floats | None,
+        weight: float,
+        buckets: tuple[tuple[int, int], ...] | None,
+    ) -> Outcome | None:
+        """Run one operation with the other members; None if this node is apart.
+
+        Raises:
+            OperationMismatch: members asked for different things under this number.
+        """
+        if not self._owner.may_operate:
+            return None
+        self._finished = None
+        self._exchange.begin(op, label, blob, vector, weight, buckets)
+        self.carry_out()
+        return await self._outcome(label)
+
+    # ---- bit by bit ------------------------------------------------------------------------
+
+    def begin(
+        self,
+        op: OpId,
+        label: str,
+        vector: Floats,
+        weight: float,
+        buckets: tuple[tuple[int, int], ...],
+    ) -> None:
+        """Begin an operation whose contribution comes bit by bit; errors are told at its end."""
+        if not self._owner.may_operate:
+            return
+        self._finished = None
+        try:
+            self._exchange.open(op, label, vector, weight, buckets)
+        except ChaosError as error:
+            self._failed = error
+        self.carry_out()
+
+    def give(self, bucket: int) -> None:
+        """That bucket of the operation begun has its values."""
+        if not self._owner.may_operate or self._failed is not None:
+            return
+        self._exchange.give(bucket)
+        self.carry_out()
+
+    async def end(self, label: str, blob: bytes) -> Outcome | None:
+        """Give the rest of the operation begun, and wait as :meth:`operate` does.
+
+        Raises:
+            ChaosError: it could not be begun.
+            OperationMismatch: as :meth:`operate`.
+        """
+        if not self._owner.may_operate:
+            return None
+        if self._failed is None:
+            self._exchange.close(blob)
+            self.carry_out()
+        return await self._outcome(label)
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    async def _outcome(self, label: str) -> Outcome | None:
+        """Wait for the end of the operation under way; None if this node falls out of the run."""
+        watch = asyncio.get_running_loop().create_task(self._watch(label))
+        try:
+            done: Finished | str = await self._owner.until(self._end)
+        except OperationMismatch:
+            await self._let_others_hear()
+            raise
+        finally:
+            watch.cancel()
+        if isinstance(done, str):
+            return None
+        return Outcome(done.op, done.members, done.weights, done.total, done.blobs, done.result)
+
+    def _end(self) -> Finished | str | None:
+        if self._failed is not None:
+            raise self._failed
+        return self._finished or self._owner.apart or None
+
+    async def _let_others_hear(self) -> None:
+        """Who ends at once looks dead, and the others go on without it and without the error."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._owner.until(lambda: None if self._mesh.linked else True)
+
+    async def _watch(self, label: str) -> None:
+        """Show a long wait, and complain of whoever causes it."""
+        shown = 0.0
+        complained: set[Uid] = set()
+        while True:
+            await asyncio.sleep(LATE_CHECK_S)
+            late = self._exchange.late()
+            if late is None:
+                continue
+            op, seconds, owing = late
+            if seconds - shown >= SHOW_WAIT_S:
+                shown = seconds
+                names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
+                log.warning("%s (operation %s) waits %.0f s for %s", label, op, seconds, names)
+            for uid in owing:
+                if seconds > self._worker_timeout_s and uid not in complained:
+                    complained.add(uid)
+                    self._owner.tell_peer(local.Late(uid, seconds, str(op)))
