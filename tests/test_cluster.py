@@ -115,6 +115,19 @@ def test_waiting_ends_at_once_when_no_node_runs_any_more(script: Path, tmp_path:
     assert "it broke on purpose" in (tmp_path / "kept" / "a.out").read_text()
 
 
+def test_forked_nodes_end_also_with_a_server_that_is_killed(script: Path) -> None:
+    with (
+        ForkServer() as server,
+        LocalCluster(script, args=[], launcher=server, grace_s=GRACE_S) as cluster,
+    ):
+        cluster.start("a", "b")
+        pids = started(cluster, "a", "b")
+        process = psutil.Process(pids["a"][0]).parent()
+        assert process is not None
+        process.kill()
+        assert all(gone(worker) for worker, _ in pids.values())
+
+
 def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_server(
     script: Path,
 ) -> None:

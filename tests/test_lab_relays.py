@@ -381,15 +381,19 @@ def test_the_relay_goes_when_its_lab_is_killed() -> None:
         time.sleep(0.02)
 
 
+async def _say_and_hear_nothing(relays: Relays, words: bytes) -> None:
+    with await dial_tcp(relays.address, BOUND_S) as stranger:
+        await send(stranger, words)
+        stranger.shutdown(socket.SHUT_WR)
+        assert await receive(stranger) == b""
+
+
 def test_what_is_no_call_is_closed_and_disturbs_nobody(relays: Relays) -> None:
     async def scene() -> None:
         async with connected(relays, "a", "b") as (near, far):
             for words in (b"GET / HTTP/1.1\r\n\r\n", b"\x00\x03abc", b""):
-                with await dial_tcp(relays.address, BOUND_S) as stranger:
-                    with contextlib.suppress(OSError):  # it may reset at any moment
-                        await send(stranger, words)
-                        stranger.shutdown(socket.SHUT_WR)
-                        assert await receive(stranger) == b""
+                with contextlib.suppress(OSError):  # it may reset at any moment
+                    await _say_and_hear_nothing(relays, words)
             await trip_s(near, far)
 
     play(scene())

@@ -2,11 +2,13 @@
 
 Reads one JSON object per line from a socket: a job to fork, answered with ``{"pid"}``, or
 ``{"poll": pid}``, answered with ``{"code"}`` (null while it runs).  Ends with its socket and
-then kills what it started.
+then kills what it started; if it is killed itself, the kernel does so (on Linux).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import json
 import os
@@ -15,6 +17,8 @@ import signal
 import socket
 import sys
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(fd: int) -> list[str] | None:
@@ -25,14 +29,19 @@ def main(fd: int) -> list[str] | None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     running: set[int] = set()
-    with socket.socket(fileno=fd) as sock, sock.makefile("rw", encoding="utf-8") as stream:
+    with (
+        contextlib.suppress(OSError),  # whoever asked is gone
+        socket.socket(fileno=fd) as sock,
+        sock.makefile("rw", encoding="utf-8") as stream,
+    ):
         while line := stream.readline():
             request = json.loads(line)
             if "poll" in request:
                 answer: dict[str, Any] = {"code": _poll(request["poll"], running)}
             else:
-                pid = os.fork()
+                server, pid = os.getpid(), os.fork()
                 if pid == 0:
+                    _end_with(server)
                     _become(request)
                     return list(request["argv"])
                 running.add(pid)
@@ -51,6 +60,15 @@ def _poll(pid: int, running: set[int]) -> int | None:
         return None
     running.discard(pid)
     return os.waitstatus_to_exitcode(status)
+
+
+def _end_with(server: int) -> None:
+    """Be killed when the server dies, however it does."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
 
 
 def _become(job: dict[str, Any]) -> None:

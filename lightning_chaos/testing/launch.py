@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -84,8 +85,6 @@ class ForkServer:
         self._socket = ours
         self._stream = ours.makefile("rw", encoding="utf-8")
         self._lock = threading.Lock()
-        self.closed = False
-        """The server and everything it started have ended."""
 
     def launch(
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
@@ -114,8 +113,8 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server; it kills the processes it started that still run.  Idempotent."""
-        self.closed = True
-        self._stream.close()
+        with contextlib.suppress(OSError):  # the server is gone already
+            self._stream.close()
         self._socket.close()
         try:
             self._process.wait(CLOSE_TIMEOUT_S)
@@ -139,8 +138,9 @@ class _Forked:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        if self._code is None and self._server.closed:
-            self._code = -signal.SIGKILL
         if self._code is None:
-            self._code = self._server.ask({"poll": self.pid})["code"]
+            try:
+                self._code = self._server.ask({"poll": self.pid})["code"]
+            except RuntimeError:
+                self._code = -signal.SIGKILL  # it ended with its server
         return self._code
