@@ -16,7 +16,8 @@ demo: $(VENV)/.installed ## nodes join, crash and leave while a model trains (AR
 	@$(BIN)/lightning-chaos demo $(ARGS)
 
 # The tests run against the wheel, in an environment of its own that has not seen the sources.
-test: lint build $(WHEEL_VENV)/.installed ## lint, then all tests against the built wheel
+test: lint build $(WHEEL_VENV)/.installed ## lint, all tests against the built wheel, the benches once
+	$(MAKE) --no-print-directory bench-smoke
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
@@ -30,10 +31,10 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## joins, kills and leaves; reductions beside gloo's; overlap: tables
-	$(BIN)/python benchmarks/events.py $(ARGS)
-	$(BIN)/python benchmarks/allreduce.py $(ARGS)
-	$(BIN)/python benchmarks/overlap.py $(ARGS)
+bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap: tables, also in benchmarks/results
+	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
+	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
+	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke

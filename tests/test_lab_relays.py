@@ -386,9 +386,9 @@ def test_what_is_no_call_is_closed_and_disturbs_nobody(relays: Relays) -> None:
         async with connected(relays, "a", "b") as (near, far):
             for words in (b"GET / HTTP/1.1\r\n\r\n", b"\x00\x03abc", b""):
                 with await dial_tcp(relays.address, BOUND_S) as stranger:
-                    await send(stranger, words)
-                    stranger.shutdown(socket.SHUT_WR)
-                    with contextlib.suppress(ConnectionResetError):  # it had not read all
+                    with contextlib.suppress(OSError):  # it may reset at any moment
+                        await send(stranger, words)
+                        stranger.shutdown(socket.SHUT_WR)
                         assert await receive(stranger) == b""
             await trip_s(near, far)
 

@@ -156,6 +156,39 @@ def test_one_log_is_enough_where_it_has_every_round(recorded: Recorded) -> None:
         read_book(recorded.logs / "d.jsonl")
 
 
+def of(event: str, **fields: Any) -> Callable[[Line], bool]:
+    """Whether a line is that event and has these values."""
+    return lambda line: {**fields, "event": event}.items() <= line.items()
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "error"),
+    [
+        (of("final"), {"event": "lost"}, "no log tells of the run's end"),
+        (of("final", node="b"), {"digest": "0" * 32}, "nodes did not end alike"),
+        (of("round", round=4), {"event": "lost"}, r"lacks rounds 4 of \d+"),
+        (of("round", round=4, node="b"), {"weights": [1.0]}, "contradict.*round 4.*weights"),
+        (of("round", round=4, node="b"), {"threads": 7}, "round 4 .* 7.* threads"),
+        (of("start", node="b"), {"run": "other"}, "tells of 2 runs"),
+        (of("script", node="b"), {"platform": {"torch": "1.0"}}, "computed with torch"),
+        (of("script"), {"event": "lost"}, "does not tell which script"),
+    ],
+)
+def test_logs_that_are_not_one_whole_run_are_refused_with_the_reason(
+    recorded: Recorded,
+    tmp_path: Path,
+    which: Callable[[Line], bool],
+    change: Line,
+    error: str,
+) -> None:
+    def spoil(line: Line) -> None:
+        if which(line):
+            line.update(change)
+
+    with pytest.raises(ReplayError, match=error):
+        read_book(recorded.changed(tmp_path, spoil))
+
+
 def draws(seed: int, epoch: int, position: int) -> tuple[float, float, float]:
     begin_chance(seed, epoch, position, torch.device("cpu"))
     return random.random(), float(np.random.random()), float(torch.rand(()))

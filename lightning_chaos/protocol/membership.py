@@ -160,6 +160,9 @@ class Membership:
         standing.send(member.uid, standing.status())
         if standing.view is not None and standing.view.find(member.uid) is None:
             standing.send(member.uid, ViewNews(standing.view))
+        for uid, reason in self._evidence.dead.items():
+            if standing.view is not None and standing.view.find(uid) is not None:
+                standing.send(member.uid, LastWord(uid, reason))
         self._arrival.met(member.uid)
 
     def _on_unlinked(self, uid: Uid, reason: str) -> None:

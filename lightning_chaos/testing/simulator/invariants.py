@@ -136,7 +136,7 @@ class Invariants:
         live = {n.uid for n in members}
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]
-        maybe = [p for given in acked for p in given if p.base == newest.epoch]
+        maybe = [p for given in acked for p in given if p.view.epoch > newest.epoch]
         for node in members:
             dead.update(node.peer._standing.evidence.dead)
         views = (newest, *(p.view for p in maybe if p.ballot.proposer not in live))
