@@ -64,6 +64,7 @@ STARTS = [start(0, node, node) for node in ("a", "b", "c")]
 KILL = fault(10.0, "kill", hit="a", part="both")
 KILLED = merged(
     STARTS,
+    [view(5.0, node, 3, "a b c") for node in ("a", "b", "c")],
     *(rounds(node, 3, 9.8, 9.9, 10.0) for node in ("a", "b", "c")),
     freeze(10.05, "b", 4, 0.03),
     freeze(10.06, "c", 4, 0.03),
@@ -192,6 +193,11 @@ def test_a_join_and_a_leave_freeze_nobody() -> None:
 def test_the_cost_of_a_fault_in_one() -> None:
     cost = cost_of(KILL, KILLED, until=10.5)
     assert cost == Cost(about(0.02), about(0.06), about(0.17), None, about(0.17))
+
+
+def test_who_was_no_member_any_more_does_not_stand_still() -> None:
+    gone = [start(0, "z", "z"), view(1.0, "z", 2, "a b c z"), *rounds("z", 2, 1.1, 1.2)]
+    assert cost_of(KILL, merged(KILLED, gone), until=10.5) == cost_of(KILL, KILLED, until=10.5)
 
 
 def test_what_comes_after_the_window_counts_for_nothing() -> None:

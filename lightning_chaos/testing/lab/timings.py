@@ -32,7 +32,7 @@ class Cost:
     resume_s: float | None
     back_s: float | None
     still_s: float | None
-    """The longest stand-still of a node that was not hit."""
+    """The longest stand-still of a member that was not hit."""
 
 
 def cost_of(
@@ -47,7 +47,7 @@ def cost_of(
         cure: what let the node that was hit come back, None for the fault itself.
     """
     window = [e for e in events if e.t < until]
-    others = {e.node for e in window if e.event == "round"} - hit_by(fault)
+    others = _members_at(fault.t, window) - hit_by(fault)
     stills = [stand_still_s(node, window, fault.t, until) for node in others]
     backs = [t_back_s(node, fault, cure or fault, window) for node in hit_by(fault)]
     return Cost(
@@ -176,6 +176,13 @@ def view_after(fault: LogEvent, events: Sequence[LogEvent]) -> LogEvent | None:
         ends = {fault.get("a"), fault.get("b")}
         found = [e for e in later if ends - set(e["members"])] or later
     return min(found, key=lambda e: (e["epoch"], e.t), default=None)
+
+
+def _members_at(t: float, events: Sequence[LogEvent]) -> frozenset[str]:
+    """Members of the newest view that anybody used by then."""
+    used = [e for e in events if e.event == "view" and e.t < t]
+    newest = max(used, key=lambda e: int(e["epoch"]), default=None)
+    return frozenset() if newest is None else frozenset(newest["members"])
 
 
 def _incarnations(node: str, t: float, events: Sequence[LogEvent]) -> set[str]:
