@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, await_text, code_of
+from cluster_fixtures import BOUND_S, SCRIPTS, Cluster, MakeCluster, await_text, code_of
 
 from lightning_chaos.testing.launch import ColdStart, ForkServer
 
@@ -73,6 +73,21 @@ def test_all_leave_at_once(cluster: MakeCluster) -> None:
         run.wait_gone(run.peer_pids(node)[0])
 
 
+def test_who_stands_by_or_comes_back_leaves_when_it_is_asked_to(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b")
+    run.start("standby", env={"CHAOS_JOIN_AT": "100000"})
+    run.wait_told("asks", "standby")
+    run.leave("standby")
+    assert run.wait_exit("standby", 10.0) == 0
+    run.kill_peer("b")
+    run.wait_told("start", "b", times=2)
+    run.leave("b")
+    assert run.wait_exit("b", 10.0) == 0
+    run.wait_members("a")
+    run.finish("a")
+
+
 def test_the_second_signal_ends_at_once(cluster: MakeCluster) -> None:
     run = cluster("--pause", "b=last round")
     run.up("a", "b")
@@ -81,7 +96,7 @@ def test_the_second_signal_ends_at_once(cluster: MakeCluster) -> None:
     run.wait_for(lambda _: "once more to end at once" in run.tail("b"), 5.0, "b to be asked")
     assert run.exit_code("b") is None
     run.leave("b")
-    assert run.wait_exit("b", 5.0) == 128 + signal.SIGTERM
+    assert run.wait_exit("b", BOUND_S) == 128 + signal.SIGTERM
     run.wait_members("a")
     run.finish("a")
 

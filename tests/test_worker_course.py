@@ -135,6 +135,12 @@ def test_a_leaver_works_up_to_its_switch_round_and_goes_at_once_if_the_run_is_go
     assert isinstance(turn(course, 3, apart="removed"), Gone)
 
 
+def test_who_wants_to_leave_before_it_has_joined_just_goes() -> None:
+    course = learner(view(1, (A, B), 0))
+    course.leaving = True
+    assert isinstance(turn(course, 0, apart="it leaves before it has joined"), Gone)
+
+
 def test_who_is_alone_and_leaves_asks_nobody() -> None:
     course = member(view(1, (A,), 0))
     course.leaving = True

@@ -88,7 +88,7 @@ class Course:
         if apart and not self.leaving:
             return Apart(apart)
         if self._sharers is None:
-            return Apart("it has not joined yet")
+            return Gone() if self.leaving else Apart("it has not joined yet")
         # Others that leave too may still need this node up to the switch round.
         alone = view.uids == (self._me,) and view.switch <= round_
         if self.leaving and (apart or alone):

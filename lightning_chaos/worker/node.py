@@ -80,6 +80,7 @@ class Node:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-io")
         self._thread.start()
+        self._leaving = False
         self._station = self._new_station()
         self._round = -1
         self._k = 0
@@ -140,6 +141,8 @@ class Node:
         self._call(before.aclose(before.apart))
         self._config = msgspec.structs.replace(self._config, base_epoch=before.course.view.epoch)
         self._station = self._new_station()
+        if self._leaving:  # told to the last incarnation only
+            self._tell(Station.leave)
         standing = self.open()
         if not standing.newcomer:
             self._tell(lambda station: station.go_on_from(before))
@@ -149,13 +152,15 @@ class Node:
         """Say goodbye and give back every thread, process and socket; may be called twice."""
         if not self._thread.is_alive():
             return
-        self._call(self._station.aclose(reason))
-        self._run_log.write("end", reason=reason)
-        self._run_log.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._door.close()
+        try:
+            self._call(self._station.aclose(reason))
+        finally:
+            self._run_log.write("end", reason=reason)
+            self._run_log.close()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._door.close()
 
     # ---- what is known ---------------------------------------------------------------------
 
@@ -397,6 +402,7 @@ class Node:
 
     def ask_to_leave(self) -> None:
         """Ask to be planned out; safe in a signal handler."""
+        self._leaving = True
         self._tell(Station.leave)
 
     def part(self) -> None:

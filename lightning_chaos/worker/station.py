@@ -69,6 +69,8 @@ class Station:
     rate_bytes_per_s: float | None
     run_log: RunLog
     on_stop: Callable[[str], None]
+    leaving: bool = False
+    """This node wants to go, and must not join any more."""
     standing: local.Standing | None = None
     apart: str = ""
     waiting: str = ""
@@ -209,6 +211,8 @@ class Station:
         if not standing.newcomer:
             self._chronicle.in_force(standing.view, "founded", -1)
             self._exchange.install(standing.view, None)
+        if self.leaving:
+            self._leave()
 
     def _on_peer_gone(self, reason: str) -> None:
         if self.standing is None and self._error is None:
@@ -439,11 +443,20 @@ class Station:
         return True if self.course.seated else None
 
     def leave(self) -> None:
-        """Ask to be planned out."""
+        """Ask to be planned out; who has no part in the run yet just goes."""
+        if not self.leaving:
+            self.leaving = True
+            self._chronicle.leaving()
+            if self._course is not None:
+                self._leave()
+            self.tell()
+
+    def _leave(self) -> None:
         self.course.leaving = True
-        self._chronicle.leaving()
-        self.tell_peer(local.Leaving())
-        self.tell()
+        if self.course.seated or self.course.view.find(self.me.uid) is not None:
+            self.tell_peer(local.Leaving())
+        else:
+            self.fall_out("it leaves before it has joined")
 
     async def part_from_others(self, bound_s: float) -> None:
         """After a planned leave: wait until those who stay have closed their links to this node."""
