@@ -30,9 +30,10 @@ def leave(*_):
     log.write("leave", round=1)
     sys.exit(3)
 signal.signal(signal.SIGTERM, leave)
+threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
 modules = [m for m in ("torch", "lightning") if m in sys.modules]
 log.write("start", pid=os.getpid(), peer_pid=peer.pid, run=os.environ["CHAOS_RUN"],
-          args=sys.argv[1:], modules=modules, cwd=os.getcwd(), extra=os.environ.get("EXTRA"))
+          args=sys.argv[1:], modules=modules, threads=threads, cwd=os.getcwd(), extra=os.environ.get("EXTRA"))
 print("ready", node)
 time.sleep(60)
 """
@@ -137,6 +138,7 @@ def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_serv
         pids = started(cluster, "a", "b", "c")
         starts = {e.node: e for e in cluster.events if e.event == "start"}
         assert starts["a"]["modules"] == ["torch", "lightning"]
+        assert starts["a"]["threads"] == 1
         assert starts["a"]["args"] == ["--x"]
         assert starts["a"]["cwd"] == str(cluster.directory)
         assert starts["b"]["run"] == cluster.run

@@ -108,3 +108,16 @@ def test_lines_of_several_threads_never_mix(tmp_path: Path) -> None:
     log.close()
     seen = [(e["thread"], e["round"]) for e in LogTail(tmp_path).poll()]
     assert sorted(seen) == [(t, r) for t in range(4) for r in range(200)]
+
+
+def test_what_is_written_while_others_are_read_waits_for_what_caused_it(tmp_path: Path) -> None:
+    now = 10.0
+    tail = LogTail(tmp_path, lambda: now)
+    for node, t in (("a", 9.0), ("b", 10.5)):
+        log = RunLog(tmp_path / f"{node}.jsonl", node, lambda t=t: t)  # type: ignore[misc]
+        log.write("e")
+        log.close()
+    assert [e.node for e in tail.poll()] == ["a"]
+    now = 11.0
+    assert [e.node for e in tail.poll()] == ["b"]
+    assert tail.poll() == []

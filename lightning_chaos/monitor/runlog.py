@@ -116,22 +116,28 @@ class LogTail:
 
     Args:
         directory: holds one ``<node>.jsonl`` per node; files may appear later.
+        clock: seconds since 1970, the nodes' own.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         self._directory = directory
+        self._clock = clock
         self._offsets: dict[Path, int] = {}
+        self._later: list[LogEvent] = []
 
     def poll(self) -> list[LogEvent]:
         """Events that came since the last call, in order of time.
 
         A last line without its end waits for the next call; a line that is no event (cut off
-        by a kill) is skipped.
+        by a kill) is skipped.  What is written while the files are read waits, too: else an event
+        of one node could come before what caused it at another, whose file was read first.
         """
-        events: list[LogEvent] = []
+        began = self._clock()
+        events = self._later
         for path in sorted(self._directory.glob("*.jsonl")):
             events += self._read(path)
-        return sorted(events, key=lambda e: e.t)
+        self._later = [e for e in events if e.t > began]
+        return sorted((e for e in events if e.t <= began), key=lambda e: e.t)
 
     def _read(self, path: Path) -> list[LogEvent]:
         offset = self._offsets.get(path, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -68,7 +69,8 @@ class ForkServer:
     server may serve many clusters, one after another or together.
 
     Args:
-        env: the server's own environment, None for this process's.
+        env: the server's own environment; None for this process's, with one thread per worker if
+            that says nothing else (said to a forked process, it would come too late).
     """
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
@@ -77,7 +79,7 @@ class ForkServer:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lightning_chaos.testing.forkserver", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                env=None if env is None else dict(env),
+                env={"OMP_NUM_THREADS": "1", **os.environ} if env is None else dict(env),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
