@@ -33,7 +33,8 @@ signal.signal(signal.SIGTERM, leave)
 threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
 modules = [m for m in ("torch", "lightning") if m in sys.modules]
 log.write("start", pid=os.getpid(), peer_pid=peer.pid, run=os.environ["CHAOS_RUN"],
-          args=sys.argv[1:], modules=modules, threads=threads, cwd=os.getcwd(), extra=os.environ.get("EXTRA"))
+          args=sys.argv[1:], modules=modules, threads=threads, cwd=os.getcwd(),
+          extra=os.environ.get("EXTRA"))
 print("ready", node)
 time.sleep(60)
 """
