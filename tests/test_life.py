@@ -147,9 +147,7 @@ def test_three_join_at_once_while_two_train_and_one_at_the_round_it_named(
     at = run.round + 15
     run.start("late", env={"CHAOS_JOIN_AT": str(at)})
     run.start("c", "d")
-    run.wait_members("a", "b", "c", "d")
-    assert run.round < at or run.told("pull", "late")
-    run.wait_members("a", "b", "c", "d", "late")
+    run.wait_members("a", "b", "c", "d", "late")  # in which order is the machine's choice
     assert run.told("pull", "late")[-1]["round"] >= at
     assert len(run.told("pull")) == 4
     run.finish("a", "b", "c", "d", "late")
