@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import BOUND_S, SCRIPTS, Cluster, MakeCluster, await_text, code_of
+from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, await_text, code_of
 
 from lightning_chaos.testing.launch import ColdStart, ForkServer
 
@@ -96,7 +96,7 @@ def test_the_second_signal_ends_at_once(cluster: MakeCluster) -> None:
     run.wait_for(lambda _: "once more to end at once" in run.tail("b"), 5.0, "b to be asked")
     assert run.exit_code("b") is None
     run.leave("b")
-    assert run.wait_exit("b", BOUND_S) == 128 + signal.SIGTERM
+    assert run.wait_exit("b", 5.0) == 128 + signal.SIGTERM
     run.wait_members("a")
     run.finish("a")
 
