@@ -33,6 +33,7 @@ from lightning_chaos.protocol.events import (
     Log,
     ProcessGone,
     Quit,
+    Redial,
     Searched,
     Send,
     Tell,
@@ -175,6 +176,8 @@ class Driver:
             case Hangup(uid=uid, reason=reason):
                 _logger.debug("hang up on %s: %s", uid, reason)
                 self._links.hang_up(uid)
+            case Redial(uid=uid, reason=reason):
+                self._links.redial(uid, reason)
             case Tell(message=message):
                 self._worker.send(local.encode_local(message))
                 if isinstance(message, local.Refused | local.Removed | local.RunOver):

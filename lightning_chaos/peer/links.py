@@ -50,7 +50,7 @@ class Links:
             of that when a link was up before.
         insecure: whether addresses that are not loopback may be dialled.
         emit: takes Linked, Unlinked and Heard; never called from within :meth:`connect`,
-            :meth:`send` or :meth:`hang_up`.
+            :meth:`send`, :meth:`redial` or :meth:`hang_up`.
         in_view: whether an incarnation is in the view, as member or learner.
         spawn: starts a task whose failure ends the process.
         dialler: opens connections.
@@ -117,6 +117,11 @@ class Links:
             task.cancel()
         for connection in self._open.pop(uid, ()):
             self._close(connection.channel)
+
+    def redial(self, uid: Uid, reason: str) -> None:
+        """Drop all connections to that incarnation, with what is queued, and dial it anew."""
+        for connection in list(self._open.get(uid, ())):
+            self._lose(connection, reason)
 
     async def adopt(self, sock: socket.socket) -> None:
         """Greet whoever dialled this control connection (its preamble is read)."""

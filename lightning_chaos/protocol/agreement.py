@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import Hangup, Level
 from lightning_chaos.protocol.lead import Lead
+from lightning_chaos.protocol.linkage import everybody
 from lightning_chaos.protocol.messages import (
     Ack,
     AskCommit,
@@ -110,13 +111,14 @@ class Agreement:
         recovered = commit.decision is not None
         stays_frozen = standing.acceptor.frozen and not recovered
         standing.acceptor.installed(view.epoch)
-        self.lead.installed(view)
+        self.lead.installed(standing.now, view, old)
         self._requests.installed(view, old, recovered=recovered)
         if stays_frozen:
             self._requests.flush("a worker was frozen for a change that came to nothing")
-        standing.said_unreachable = ()
-        within = (m.uid for m in (*view.members, *view.learners))
-        standing.evidence.keep_only((*within, *self._requests.leavers))
+        standing.said_unreachable = None
+        within = (*everybody(view), *self._requests.leavers)
+        standing.evidence.keep_only(within)
+        standing.routes.keep_only(within)
         reason = commit.proposal.reason
         standing.log(f"epoch {view.epoch} from round {view.switch}: {_names(view)} ({reason})")
         if self._enter(view, commit):
@@ -178,18 +180,22 @@ class Agreement:
     # ---- leading ---------------------------------------------------------------------------
 
     def say_unreachable(self, view: View) -> None:
-        """Tell the members whom this peer cannot reach, when that changes."""
+        """Tell everybody to whom this peer has no link, when that changes."""
         standing = self._standing
-        mine = standing.evidence.unreachable(view.uids)
-        if mine == standing.said_unreachable:
+        uids = everybody(view)
+        mine = standing.evidence.no_link(uids)
+        before = standing.said_unreachable
+        if mine == before:
             return
         standing.said_unreachable = mine
         for uid in mine:
-            standing.log(f"cannot reach {uid}: {standing.evidence.why(uid)}")
+            if before is None or uid not in before:
+                standing.log(f"no link to {uid}: {standing.evidence.why(uid)}")
         standing.evidence.others_say(standing.now, standing.me.uid, mine)
-        for uid in view.uids:
-            if uid != standing.me.uid:
-                standing.send(uid, Unreachable(view.epoch, mine))
+        if mine or before:
+            for uid in uids:
+                if uid != standing.me.uid:
+                    standing.send(uid, Unreachable(view.epoch, mine))
 
     def run_lead(self) -> str:
         """Propose, commit or wait, as the lead's rules say; several steps may follow at once.
@@ -207,7 +213,7 @@ class Agreement:
                 evidence=standing.evidence,
                 acceptor=standing.acceptor,
                 permits=standing.permits,
-                linked=standing.linked,
+                reached=standing.reached(),
             )
             if self.lead.resigns:
                 standing.resign("it lacks results that nobody holds any more")

@@ -100,6 +100,18 @@ class Hangup:
 
 
 @dataclass(frozen=True, slots=True)
+class Redial:
+    """A linked incarnation is silent: drop its connections and dial it anew.
+
+    A path that comes back carries a new connection at once, an old one only when TCP's
+    retransmission timer runs out, which has doubled again and again.
+    """
+
+    uid: Uid
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Tell this node's worker."""
 
@@ -129,4 +141,4 @@ class Quit:
     reason: str
 
 
-Action = Send | Connect | Hangup | Tell | Log | Quit
+Action = Send | Connect | Hangup | Redial | Tell | Log | Quit

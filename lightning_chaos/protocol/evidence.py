@@ -1,24 +1,25 @@
-"""Who can be reached, who says so, and who is dead for sure (design §4, failure detector).
+"""Which links work, who says so, and who is dead for sure (design §4, failure detector).
 
-A node is left out when each member that stays says it has no control path to it, or when it is
-dead for sure.  A link between two live members that stays lost for longer than the timeout
-costs the younger of the two its seat (it comes back as a newcomer when it can reach all).
+Every peer says to whom it has no link.  What follows is the same for all who have heard the
+same: a member to which nobody who stays has a link is left out; a link that both its ends, or
+one of them for a while, say is lost is left out of the plan, and its ends stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
-from lightning_chaos.protocol.values import Uid
+from lightning_chaos.protocol.values import Pair, Uid, pair_of
 
 
 class Evidence:
-    """What one peer knows of the reachability of the members of its view."""
+    """What one peer knows of the links between the members of its view."""
 
     def __init__(self, me: Uid, timeout_s: float) -> None:
         self._me = me
         self._timeout_s = timeout_s
         self._heard_at: dict[Uid, float] = {}
+        self._alive_at: dict[Uid, float] = {}
         self._broken: dict[Uid, str] = {}
         self._complaints: dict[Uid, str] = {}
         self._silent: set[Uid] = set()
@@ -33,6 +34,11 @@ class Evidence:
         """A message or a link of that incarnation came up."""
         self._heard_at[uid] = now
         self._silent.discard(uid)
+        self.carried(now, uid)
+
+    def carried(self, now: float, uid: Uid) -> None:
+        """A message of that incarnation came through somebody else."""
+        self._alive_at[uid] = now
 
     def linked(self, now: float, uid: Uid) -> None:
         """A control connection to it is up."""
@@ -57,20 +63,23 @@ class Evidence:
         self.dead.setdefault(uid, reason)
 
     def others_say(self, now: float, reporter: Uid, uids: Collection[Uid]) -> None:
-        """Another member's whole list of incarnations it cannot reach."""
+        """Another member's whole list of incarnations to which it has no link."""
         before = self._says.get(reporter, {})
         self._says[reporter] = {uid: before.get(uid, now) for uid in uids}
 
-    def tick(self, now: float, watched: Collection[Uid]) -> None:
-        """Find silent ones; one's own long pause is not held against the others."""
+    def tick(self, now: float, watched: Iterable[Uid]) -> list[Uid]:
+        """Find those that have just fallen silent; one's own long pause is not held against them."""
         if self._ticked_at is not None and now - self._ticked_at > self._timeout_s / 2:
             pause = now - self._ticked_at
             self._heard_at = {uid: at + pause for uid, at in self._heard_at.items()}
         self._ticked_at = now
+        fresh = []
         for uid in watched:
             at = self._heard_at.get(uid)
-            if at is not None and now - at > self._timeout_s:
+            if at is not None and now - at > self._timeout_s and uid not in self._silent:
                 self._silent.add(uid)
+                fresh.append(uid)
+        return fresh
 
     def keep_only(self, uids: Collection[Uid]) -> None:
         """Forget what concerns incarnations that are no longer in the view.
@@ -78,22 +87,23 @@ class Evidence:
         This peer has said nothing under the new view yet.
         """
         self._complaints = {u: r for u, r in self._complaints.items() if u in uids}
+        self._alive_at = {u: at for u, at in self._alive_at.items() if u in uids}
         others = [uid for uid in uids if uid != self._me]
         self._says = {u: says for u, says in self._says.items() if u in others}
         self._silent &= set(uids)
 
     # ---- what follows ----------------------------------------------------------------------
 
-    def last_heard(self, uid: Uid) -> float | None:
-        """When it last spoke, None if there is no link."""
-        return self._heard_at.get(uid)
+    def silent(self, uid: Uid) -> bool:
+        """Its link carries nothing, though nothing has broken it."""
+        return uid in self._silent
 
-    def unreachable(self, watched: Collection[Uid]) -> tuple[Uid, ...]:
-        """Whom this peer itself cannot reach at present."""
-        return tuple(uid for uid in watched if uid != self._me and self.why(uid))
+    def no_link(self, uids: Iterable[Uid]) -> tuple[Uid, ...]:
+        """Those of them to which this peer has no link that works, in order."""
+        return tuple(uid for uid in uids if uid != self._me and self.why(uid))
 
     def why(self, uid: Uid) -> str:
-        """Why it counts as unreachable or dead here, '' if it does not."""
+        """Why there is no link to it, or why it counts as dead; '' if neither."""
         if uid in self.dead:
             return self.dead[uid]
         if uid in self._broken:
@@ -102,24 +112,57 @@ class Evidence:
             return f"silent for more than {self._timeout_s:g} s"
         return self._complaints.get(uid, "")
 
-    def lost(self, now: float, members: tuple[Uid, ...]) -> dict[Uid, str]:
-        """Members of the view (oldest first) that must go, each with the reason."""
-        mine = set(self.unreachable(members))
-        staying = [uid for uid in members if uid not in mine]
-        out: dict[Uid, str] = {}
-        for uid in members:
-            if uid in self.dead or (uid in mine and self._all_say(uid, staying)):
-                out[uid] = self.why(uid)
-        self._add_broken_pairs(now, members, out)
-        return out
+    def says(self, reporter: Uid, uid: Uid) -> bool:
+        """That one has said that it has no link to this one."""
+        return uid in self._says.get(reporter, {})
 
-    def _all_say(self, uid: Uid, staying: list[Uid]) -> bool:
-        return all(uid in self._says.get(m, {}) for m in staying if m != self._me)
+    def denied(self, pair: Pair) -> bool:
+        """At least one end says that the link is lost."""
+        a, b = pair
+        return self.says(a, b) or self.says(b, a)
 
-    def _add_broken_pairs(self, now: float, members: tuple[Uid, ...], out: dict[Uid, str]) -> None:
-        for a in members:
+    def confirmed(self, now: float, uids: tuple[Uid, ...]) -> frozenset[Pair]:
+        """Lost links between two that live: both say so, or one for a while.
+
+        The end that says nothing may be dead, or about to say it; so it counts only if it was
+        heard a good while later, on whatever path, or if that has lasted longer than a timeout.
+        """
+        found = set()
+        for a in uids:
             for b, since in self._says.get(a, {}).items():
-                pair_stays = b in members and a not in out and b not in out
-                if pair_stays and now - since > 2 * self._timeout_s:
-                    younger = max(a, b, key=members.index)
-                    out[younger] = f"the link between {a} and {b} is lost"
+                if b not in uids or a in self.dead or b in self.dead:
+                    continue
+                later = now if b == self._me else self._alive_at.get(b, since)
+                lives = later - since > self._timeout_s / 2
+                if self.says(b, a) or lives or now - since > 2 * self._timeout_s:
+                    found.add(pair_of(a, b))
+        return frozenset(found)
+
+    def side(
+        self, now: float, uids: tuple[Uid, ...], missing: Collection[Pair] = ()
+    ) -> tuple[Uid, ...]:
+        """Those of them to whom a path leads from here, this peer among them.
+
+        Args:
+            now: seconds.
+            uids: members and learners.
+            missing: links that the view has given up; one of them counts again once neither
+                end denies it.
+        """
+        lost = {*self.confirmed(now, uids), *(p for p in missing if self.denied(p))}
+        reached, edge = {self._me}, [self._me]
+        while edge:
+            here = edge.pop()
+            for uid in uids:
+                gone = uid in reached or uid in self.dead or self.says(here, uid)
+                if not gone and pair_of(here, uid) not in lost:
+                    reached.add(uid)
+                    edge.append(uid)
+        return tuple(uid for uid in uids if uid in reached)
+
+    def lost(
+        self, now: float, uids: tuple[Uid, ...], missing: Collection[Pair] = ()
+    ) -> dict[Uid, str]:
+        """Members of the view (oldest first) that must go, each with the reason."""
+        side = self.side(now, uids, missing)
+        return {u: self.why(u) or "nobody has a link to it" for u in uids if u not in side}

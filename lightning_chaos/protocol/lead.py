@@ -7,13 +7,16 @@ everything along that has been asked for by then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from lightning_chaos.planning.values import mesh_plan
+import msgspec
+
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.change import Change
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.flush import Unrecoverable, decide
+from lightning_chaos.protocol.linkage import Linkage, joined, told
 from lightning_chaos.protocol.messages import (
     Abort,
     Ack,
@@ -24,7 +27,7 @@ from lightning_chaos.protocol.messages import (
     Prepare,
 )
 from lightning_chaos.protocol.permits import Permits
-from lightning_chaos.protocol.values import Ballot, Decision, Member, Proposal, Uid, View
+from lightning_chaos.protocol.values import Ballot, Decision, Pair, Proposal, Uid, View, pair_of
 from lightning_chaos.protocol.wishes import Wishes, node_of
 
 Steps = list[tuple[Uid, Message]]
@@ -41,6 +44,8 @@ class Lead:
     def __init__(self, me: Uid, timeout_s: float) -> None:
         self.wishes = Wishes(me, timeout_s)
         """What nodes have asked for."""
+        self.linkage = Linkage(timeout_s)
+        """Which links are given up and taken back."""
         self._me = me
         self._timeout_s = timeout_s
         self.fingerprint: Fingerprint | None = None
@@ -61,9 +66,10 @@ class Lead:
         """Frames were lost on a link that works again."""
         self._flush = self._flush or reason
 
-    def installed(self, view: View) -> None:
+    def installed(self, now: float, view: View, old: View) -> None:
         """A view is installed: what it settles is settled."""
         self.wishes.installed(view)
+        self.linkage.installed(now, view, old)
         self._change, self._need_since, self._flush = None, None, ""
         self._expelled.clear()
         self._least_switch, self.waiting = 0, ""
@@ -92,37 +98,47 @@ class Lead:
         evidence: Evidence,
         acceptor: Acceptor,
         permits: Permits,
-        linked: Mapping[Uid, Member],
+        reached: Collection[Uid],
     ) -> Steps:
         """Messages to send now, to oneself too; empty when there is nothing to do but wait."""
         self._counter = max(self._counter, acceptor.promised.counter)
-        lost = {**evidence.lost(now, view.uids), **self._expelled}
-        urgent = self._urgent(now, lost, acceptor)
+        lost = {**evidence.lost(now, view.uids, view.missing), **self._expelled}
+        self.linkage.watch(now, view, evidence)
+        cut = self.linkage.cut(now, view, evidence)
+        urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
         if not urgent:
             self._need_since = None
         elif self._need_since is None:
             self._need_since = now
-        turn = self._my_turn(now, view, lost, evidence)
+        turn = self._my_turn(now, view, lost)
         if turn is None or (turn > 0 and not urgent):
             self._change = None
             return []
         if self._change is not None and acceptor.promised > self._change.proposal.ballot:
             self._give_way(now)
         if self._change is not None:
-            steps = self._advance(now, view, urgent, lost, evidence)
+            steps = self._advance(now, view, urgent, lost, cut, evidence)
             if steps or self._change is not None:
                 return steps
         if now < self._not_before:
             return []
+        learners = {m.uid for m in view.learners if m.uid in reached and m.uid not in evidence.dead}
         if urgent:
-            return self._propose_unplanned(now, view, urgent, lost, linked)
-        gone = {m.uid for m in view.learners if m.uid not in linked or m.uid in evidence.dead}
-        return self._propose_planned(now, view, gone, permits, linked)
+            new = self._without(view, lost, cut, learners, evidence)
+            return self._propose(now, Proposal(Ballot(), view.epoch, new, False, urgent), (), view.uids)
+        gone = {m.uid for m in view.learners} - learners
+        return self._propose_planned(now, view, gone, cut, permits, reached, evidence)
 
-    def _urgent(self, now: float, lost: Mapping[Uid, str], acceptor: Acceptor) -> str:
+    def _urgent(
+        self, now: float, lost: Mapping[Uid, str], cut: Collection[Pair], acceptor: Acceptor
+    ) -> str:
         """Why an unplanned change is needed, '' if none is."""
-        if lost:
-            return "; ".join(f"{node_of(uid)}: {why}" for uid, why in lost.items())
+        reasons = [f"{node_of(uid)}: {why}" for uid, why in lost.items()]
+        for a, b in cut:
+            if a not in lost and b not in lost:
+                reasons.append(f"the link between {node_of(a)} and {node_of(b)} is lost")
+        if reasons:
+            return "; ".join(reasons)
         if self._flush:
             return self._flush
         mine = self._change is not None and not self._change.proposal.planned
@@ -132,12 +148,9 @@ class Lead:
             return "an earlier change was left undecided"
         return ""
 
-    def _my_turn(
-        self, now: float, view: View, lost: Mapping[Uid, str], evidence: Evidence
-    ) -> int | None:
+    def _my_turn(self, now: float, view: View, lost: Mapping[Uid, str]) -> int | None:
         """0: this member leads; n: it is n-th in line and has waited long enough; else None."""
-        away = set(evidence.unreachable(view.uids))
-        line = [uid for uid in view.uids if uid not in lost and uid not in away]
+        line = [uid for uid in view.uids if uid not in lost]
         if self._me not in line:
             return None
         place = line.index(self._me)
@@ -156,17 +169,21 @@ class Lead:
         view: View,
         urgent: str,
         lost: Mapping[Uid, str],
+        cut: Collection[Pair],
         evidence: Evidence,
     ) -> Steps:
         """Carry the open change on; sets it to None when a new proposal must take its place."""
         change = self._change
         assert change is not None
         proposal = change.proposal
-        wanted = tuple(m for m in view.members if m.uid not in lost)
-        outdated = proposal.base != view.epoch or (
-            bool(urgent) if proposal.planned else proposal.view.members != wanted
-        )
-        if outdated:
+        if proposal.planned:
+            outdated = bool(urgent) or self._counts_on_lost(proposal.view, now, evidence)
+        else:
+            learners = {m.uid for m in proposal.view.learners}
+            wanted = self._without(view, lost, cut, learners, evidence)
+            new = proposal.view
+            outdated = (new.members, new.missing) != (wanted.members, wanted.missing)
+        if outdated or proposal.base != view.epoch:
             self._change = None
             return []
         if change.nacks and (steps := self._on_refusals(now, change)) is not None:
@@ -243,43 +260,57 @@ class Lead:
 
     # ---- a new change ----------------------------------------------------------------------
 
-    def _propose_unplanned(
+    def _without(
         self,
-        now: float,
         view: View,
-        reason: str,
         lost: Mapping[Uid, str],
-        linked: Mapping[Uid, Member],
-    ) -> Steps:
+        cut: Collection[Pair],
+        learners: Collection[Uid],
+        evidence: Evidence,
+    ) -> View:
+        """The view that goes on without those lost, over the links that are left."""
         members = tuple(m for m in view.members if m.uid not in lost)
-        learners = tuple(m for m in view.learners if m.uid in linked)
-        new = View(
-            view.run,
-            view.generation,
-            view.epoch + 1,
-            members,
-            learners,
-            view.switch,
-            mesh_plan(len(members)),
+        learning = tuple(m for m in view.learners if m.uid in learners)
+        gone = {*view.missing, *cut}
+        if joined(self._me, members, gone) != members:
+            # Not even a link that may fail again can be done without.
+            gone = {p for p in view.missing if evidence.denied(p)} | {*cut}
+            members = joined(self._me, members, gone)
+        missing = told(gone, members, learning)
+        plan = mesh_plan([m.uid for m in members], missing)
+        epoch = view.epoch + 1
+        return View(
+            view.run, view.generation, epoch, members, learning, view.switch, plan, missing
         )
-        proposal = Proposal(Ballot(), view.epoch, new, False, reason)
-        return self._propose(now, proposal, (), view.uids)
+
+    @staticmethod
+    def _counts_on_lost(view: View, now: float, evidence: Evidence) -> bool:
+        """A link that it takes back has been lost again."""
+        lost = evidence.confirmed(now, view.uids)
+        return not lost.issubset(view.missing)
 
     def _propose_planned(
         self,
         now: float,
         view: View,
         gone: set[Uid],
+        cut: Collection[Pair],
         permits: Permits,
-        linked: Mapping[Uid, Member],
+        reached: Collection[Uid],
+        evidence: Evidence,
     ) -> Steps:
-        refusals, joining = self.wishes.admissible(now, view, linked, self.fingerprint)
+        refusals, joining = self.wishes.admissible(now, view, reached, self.fingerprint)
         if refusals:
             return list(refusals)
         margin = 1 if permits.begun >= 0 else 0
         # Never below an earlier view's: those that wait for their round are taken in order.
         switch = max(view.switch, permits.granted + 1 + margin, self._least_switch)
-        plan = self.wishes.plan(view, joining, gone, linked, switch)
+        kept = set(view.missing) - self.linkage.back(now, view, evidence)
+        never = {
+            pair_of(m.uid, uid) for m in joining for uid in view.uids if evidence.says(m.uid, uid)
+        }
+        missing = kept | never | set(cut)
+        plan = self.wishes.plan(view, joining, gone, reached, switch, missing)
         return self._propose(now, plan.draft, (), plan.asked) if plan else []
 
     def _propose(
@@ -289,7 +320,7 @@ class Lead:
         self._counter += 1
         new = draft.view
         epoch = max([draft.base, *(p.view.epoch for p in carried)]) + 1
-        view = View(new.run, new.generation, epoch, new.members, new.learners, new.switch, new.plan)
+        view = msgspec.structs.replace(new, epoch=epoch)
         ballot = Ballot(self._counter, self._me)
         proposal = Proposal(ballot, draft.base, view, draft.planned, draft.reason)
         self._change = Change(proposal, carried, asked, now + self._timeout_s)

@@ -12,6 +12,9 @@ do next (:mod:`flush`).
 
 from __future__ import annotations
 
+import msgspec
+
+from lightning_chaos.errors import WireError
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.agreement import Agreement
 from lightning_chaos.protocol.arrival import Arrival
@@ -20,19 +23,23 @@ from lightning_chaos.protocol.events import (
     Event,
     FromWorker,
     Heard,
+    Level,
     Linked,
     ProcessGone,
+    Redial,
     Searched,
     Tick,
     Unlinked,
     WorkerGone,
 )
+from lightning_chaos.protocol.linkage import everybody
 from lightning_chaos.protocol.messages import (
     Abort,
     Accept,
     Ack,
     AnyMessage,
     AskCommit,
+    Carry,
     Commit,
     FlushRequest,
     JoinReady,
@@ -48,12 +55,16 @@ from lightning_chaos.protocol.messages import (
     Unreachable,
     ViewNews,
     Withdraw,
+    decode,
 )
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.service import Service
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.values import Member, Uid, View
+
+_WITHIN = (Role.MEMBER, Role.LEAVING, Role.LEARNER)
+"""Those who say to whom they have no link."""
 
 
 class Membership:
@@ -205,17 +216,40 @@ class Membership:
                 self._standing.acceptor.abort(ballot)
             case AskCommit(epoch=epoch):
                 self._agreement.pass_commit(sender, epoch)
+            case Carry():
+                self._on_carry(sender, message)
             case StopRequest(reason=reason):
                 self._standing.tell(local.Stop(reason))
             case _:
                 pass
+
+    def _on_carry(self, hop: Uid, carry: Carry) -> None:
+        """Take in what is for this peer; pass on what is not."""
+        standing = self._standing
+        if carry.origin == self.me.uid:
+            return
+        standing.routes.came(carry.origin, hop)
+        if carry.to != self.me.uid:
+            further = standing.hop(carry.to)
+            if further is not None and further != hop and carry.hops > 1:
+                standing.pass_on(further, msgspec.structs.replace(carry, hops=carry.hops - 1))
+            return
+        try:
+            message = decode(carry.content)
+        except WireError as error:
+            standing.log(f"{hop} passed on what is no message: {error}", Level.WARNING)
+            return
+        if not isinstance(message, Carry):
+            self._evidence.carried(standing.now, carry.origin)
+            self._on_message(carry.origin, message)
 
     def _on_request(
         self, sender: Uid, message: JoinRequest | JoinReady | LeaveRequest | FlushRequest
     ) -> None:
         wishes = self._lead.wishes
         match message:
-            case JoinRequest():
+            case JoinRequest(member=member, unreachable=uids):
+                self._evidence.others_say(self._standing.now, member.uid, uids)
                 wishes.join(self._standing.now, message)
             case JoinReady(round=round_):
                 wishes.learner_ready(sender, round_)
@@ -263,8 +297,11 @@ class Membership:
 
     def _on_tick(self) -> None:
         standing = self._standing
-        watched = standing.view.uids if standing.view and standing.active else ()
-        self._evidence.tick(standing.now, (*watched, *self._requests.leavers))
+        within = standing.view is not None and standing.role in _WITHIN
+        watched = everybody(standing.view) if standing.view is not None and within else ()
+        for uid in self._evidence.tick(standing.now, (*watched, *self._requests.leavers)):
+            if uid in standing.linked:
+                standing.out.append(Redial(uid, self._evidence.why(uid)))
         if standing.now - self._sent_status_at >= standing.timeout_s / 5:
             self._sent_status_at = standing.now
             standing.send_all(standing.status())
@@ -278,8 +315,9 @@ class Membership:
         standing = self._standing
         self._arrival.check()
         self._requests.say()
-        if standing.view is not None and standing.active:
+        if standing.view is not None and standing.role in _WITHIN:
             self._agreement.say_unreachable(standing.view)
+        if standing.view is not None and standing.active:
             self._service.check_all_done(standing.view)
             if standing.finished < 0:
                 waiting = self._agreement.run_lead()

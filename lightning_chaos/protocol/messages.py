@@ -87,6 +87,8 @@ class JoinRequest(Message, frozen=True, array_like=True, tag=True):
 
     member: Member
     fingerprint: Fingerprint
+    unreachable: tuple[Uid, ...] = ()
+    """Members that it has dialled in vain: it needs no link to everybody."""
 
 
 class JoinReady(Message, frozen=True, array_like=True, tag=True):
@@ -110,7 +112,7 @@ class FlushRequest(Message, frozen=True, array_like=True, tag=True):
 
 
 class Unreachable(Message, frozen=True, array_like=True, tag=True):
-    """All members that the sender has no path to at present (empty: it reaches everyone)."""
+    """All of the view to whom the sender has no link at present (empty: it has all links)."""
 
     epoch: int
     uids: tuple[Uid, ...]
@@ -173,6 +175,17 @@ class AskCommit(Message, frozen=True, array_like=True, tag=True):
     epoch: int
 
 
+class Carry(Message, frozen=True, array_like=True, tag=True):
+    """A message on its way between two that have no link, through those that have."""
+
+    origin: Uid
+    to: Uid
+    hops: int
+    """How many more may pass it on."""
+    content: bytes
+    """The message, encoded."""
+
+
 class StopRequest(Message, frozen=True, array_like=True, tag=True):
     """Ask the run to end, everywhere after the same round (``lightning-chaos stop``)."""
 
@@ -199,6 +212,7 @@ AnyMessage = (
     | Commit
     | Abort
     | AskCommit
+    | Carry
     | StopRequest
 )
 

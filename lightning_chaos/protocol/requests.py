@@ -103,9 +103,10 @@ class Requests:
             return
         if standing.role is Role.NEWCOMER and self.seat is not None:
             furthest = max((s.round for s in standing.statuses.values()), default=-1)
-            if furthest >= self.seat.at_round and self._all_linked():
+            if furthest >= self.seat.at_round and self._all_met():
                 self._asked_at = standing.now
-                standing.ask_members(JoinRequest(standing.me, self.seat.fingerprint))
+                vain = standing.evidence.no_link(standing.view.uids) if standing.view else ()
+                standing.ask_members(JoinRequest(standing.me, self.seat.fingerprint, vain))
         elif standing.role is Role.LEARNER and self._ready is not None:
             self._asked_at = standing.now
             standing.ask_members(self._ready)
@@ -113,9 +114,12 @@ class Requests:
             self._asked_at = standing.now
             standing.ask_members(LeaveRequest(standing.me.uid))
 
-    def _all_linked(self) -> bool:
-        view = self._standing.view
-        return view is not None and all(uid in self._standing.linked for uid in view.uids)
+    def _all_met(self) -> bool:
+        """Every member is linked, or was dialled in vain; one at least is linked."""
+        standing, view = self._standing, self._standing.view
+        if view is None or standing.linked.keys().isdisjoint(view.uids):
+            return False
+        return all(uid in standing.linked or standing.evidence.why(uid) for uid in view.uids)
 
     def _watch_leavers(self) -> None:
         """One who goes before its last round leaves an operation that cannot finish."""

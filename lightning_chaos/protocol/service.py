@@ -163,10 +163,10 @@ class Service:
         standing = self._standing
         if standing.finished < 0 or self._all_done:
             return
-        gone = standing.evidence.unreachable(view.uids)
+        here = standing.evidence.side(standing.now, view.uids, view.missing)
         for uid in view.uids:
             status = standing.statuses.get(uid)
-            if uid == standing.me.uid or uid in gone:
+            if uid == standing.me.uid or uid not in here:
                 continue
             if status is None or status.finished < 0:
                 return

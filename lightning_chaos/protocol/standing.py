@@ -9,8 +9,18 @@ from lightning_chaos.protocol import local
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, Tell
 from lightning_chaos.protocol.evidence import Evidence
-from lightning_chaos.protocol.messages import AnyMessage, Commit, LastWord, Message, Status
+from lightning_chaos.protocol.linkage import everybody
+from lightning_chaos.protocol.messages import (
+    AnyMessage,
+    Carry,
+    Commit,
+    LastWord,
+    Message,
+    Status,
+    encode,
+)
 from lightning_chaos.protocol.permits import Permits
+from lightning_chaos.protocol.routes import MOST_HOPS, Routes
 from lightning_chaos.protocol.values import Member, Uid, View
 
 
@@ -61,12 +71,14 @@ class Standing:
         self.linked: dict[Uid, Member] = {}
         self.statuses: dict[Uid, Status] = {}
         self.evidence = Evidence(me.uid, timeout_s)
+        self.routes = Routes(me.uid, self.linked.keys(), self.evidence)
         self.permits = Permits()
         self.acceptor = Acceptor(me.uid)
         self.finished = -1
         """Round after which training ended here, -1 while it goes on."""
         self.waiting = ""
-        self.said_unreachable: tuple[Uid, ...] = ()
+        self.said_unreachable: tuple[Uid, ...] | None = None
+        """What was said under this view, None if nothing yet."""
 
     @property
     def active(self) -> bool:
@@ -74,16 +86,39 @@ class Standing:
         return self.role in (Role.MEMBER, Role.LEAVING)
 
     def send(self, to: Uid, message: Message) -> None:
-        """Send to a linked incarnation or to oneself; dropped if there is no link."""
+        """Send to an incarnation, or to oneself; dropped if no way to it is known."""
         if to == self.me.uid:
             self._hear(to, message)  # type: ignore[arg-type]
-        elif to in self.linked:
+            return
+        hop = self.hop(to)
+        if hop == to:
             self.out.append(Send(to, message))
+        elif hop is not None:
+            self.pass_on(hop, Carry(self.me.uid, to, MOST_HOPS, encode(message)))
+
+    def pass_on(self, hop: Uid, carry: Carry) -> None:
+        """Give a neighbour a message for somebody else."""
+        self.out.append(Send(hop, carry))
+
+    def hop(self, to: Uid) -> Uid | None:
+        """The neighbour through which that incarnation is reached; itself if it is linked."""
+        if self.view is None:
+            return to if to in self.linked else None
+        return self.routes.hop(to, everybody(self.view))
+
+    def reached(self) -> frozenset[Uid]:
+        """To whom a way is known, linked or not."""
+        known = {*self.linked, *(everybody(self.view) if self.view else ()), *self.routes.backs}
+        return frozenset(uid for uid in known if self.hop(uid) is not None)
 
     def send_all(self, message: Message) -> None:
-        """Send to everybody linked."""
+        """Send to everybody linked, whatever becomes of it there, and to the rest of the view."""
         for uid in self.linked:
-            self.send(uid, message)
+            self.out.append(Send(uid, message))
+        if self.view is not None:
+            for uid in everybody(self.view):
+                if uid != self.me.uid and self.hop(uid) not in (uid, None):
+                    self.send(uid, message)
 
     def ask_members(self, message: Message) -> None:
         """Ask whoever leads: all members hear it, the lead acts on it, now or after a change."""
@@ -108,7 +143,8 @@ class Standing:
     def status(self) -> Status:
         """What heartbeats say."""
         epoch = self.view.epoch if self.view and self.role is not Role.NEWCOMER else 0
-        return Status(epoch, self.permits.begun, self.finished, self.waiting, self.said_unreachable)
+        said = self.said_unreachable or ()
+        return Status(epoch, self.permits.begun, self.finished, self.waiting, said)
 
     def drop_out(self, reason: str) -> None:
         """No part in the run any more; the worker may come back with a new incarnation."""

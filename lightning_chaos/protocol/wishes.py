@@ -5,12 +5,13 @@ Every member hears every request and keeps it, so whoever leads next can act on 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.protocol.linkage import joined, told
 from lightning_chaos.protocol.messages import Fingerprint, JoinRequest, Refuse
-from lightning_chaos.protocol.values import Ballot, Member, Proposal, Uid, View
+from lightning_chaos.protocol.values import Ballot, Member, Pair, Proposal, Uid, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,14 @@ class Wishes:
         self._joins = {u: j for u, j in self._joins.items() if view.find(u) is None}
 
     def admissible(
-        self, now: float, view: View, linked: Collection[Uid], ours: Fingerprint | None
+        self, now: float, view: View, reached: Collection[Uid], ours: Fingerprint | None
     ) -> tuple[list[tuple[Uid, Refuse]], tuple[Member, ...]]:
         """Refusals to send, and newcomers that may start to learn now.
 
         Args:
             now: seconds.
             view: installed; while somebody learns, nobody else may start.
-            linked: who can be reached.
+            reached: who can be reached.
             ours: settings of this node's worker, None while it is not ready.
         """
         if ours is None or view.learners:
@@ -79,7 +80,7 @@ class Wishes:
         refusals: list[tuple[Uid, Refuse]] = []
         joining: list[Member] = []
         for uid, (since, request) in list(self._joins.items()):
-            if uid not in linked:
+            if uid not in reached:
                 continue
             problem = compare(ours, request.fingerprint)
             namesake = next((m for m in view.members if m.node == request.member.node), None)
@@ -88,7 +89,7 @@ class Wishes:
                 refusals.append((uid, problem))
             elif namesake is None:
                 joining.append(request.member)
-            elif now - since > 3 * self._timeout_s and namesake.uid in linked:
+            elif now - since > 3 * self._timeout_s and namesake.uid in reached:
                 del self._joins[uid]
                 text = f"a node named {namesake.node} is in the run; choose another CHAOS_NODE"
                 refusals.append((uid, Refuse(text)))
@@ -99,38 +100,47 @@ class Wishes:
         view: View,
         joining: tuple[Member, ...],
         gone: Collection[Uid],
-        linked: Mapping[Uid, Member],
+        reached: Collection[Uid],
         switch: int,
+        missing: Collection[Pair],
     ) -> Plan | None:
         """The view that grants all that can be granted now, None if nothing is wanted.
+
+        Members that only a leaver joined with the others are left out.
 
         Args:
             view: installed.
             joining: newcomers that may start to learn.
             gone: learners that are lost.
-            linked: who can be reached.
+            reached: who can be reached.
             switch: its first round; learners in the view have been told theirs.
+            missing: links that there will not be; others may be named.
         """
         leaving = self._leaves & set(view.uids)
         if len(leaving) == len(view.members):
             leaving = leaving - {self._me}  # alone at last, its worker just goes
         seated = tuple(
-            m for m in view.learners if self._ready.get(m.uid) == view.switch and m.uid in linked
+            m for m in view.learners if self._ready.get(m.uid) == view.switch and m.uid in reached
         )
-        if not (leaving or seated or joining or gone):
-            return None
-        members = (*(m for m in view.members if m.uid not in leaving), *seated)
         learners = tuple(m for m in view.learners if m not in seated and m.uid not in gone)
+        learners = (*learners, *joining)
+        members = (*(m for m in view.members if m.uid not in leaving), *seated)
+        members = joined(members[0].uid, members, missing)
+        pairs = told(missing, members, learners)
+        links = _links(view.missing, pairs, members, view.learners)
+        if not (leaving or seated or joining or gone or links):
+            return None
         new = View(
             view.run,
             view.generation,
             view.epoch + 1,
             members,
-            (*learners, *joining),
+            learners,
             view.switch if view.learners else switch,
-            mesh_plan(len(members)),
+            mesh_plan([m.uid for m in members], pairs),
+            pairs,
         )
-        reason = _story(leaving, seated, joining, gone)
+        reason = ", ".join([*_story(leaving, seated, joining, gone), *links])
         asked = tuple(dict.fromkeys((*view.uids, *new.uids)))
         return Plan(Proposal(Ballot(), view.epoch, new, True, reason), asked)
 
@@ -160,9 +170,23 @@ def _story(
     seated: tuple[Member, ...],
     joining: tuple[Member, ...],
     gone: Collection[Uid],
-) -> str:
+) -> list[str]:
     parts = [f"{node_of(uid)} leaves" for uid in sorted(leaving)]
     parts += [f"{m.node} joins" for m in seated]
     parts += [f"{m.node} starts to learn" for m in joining]
     parts += [f"{node_of(uid)} stopped learning" for uid in sorted(gone)]
-    return ", ".join(parts)
+    return parts
+
+
+def _links(
+    before: Collection[Pair],
+    pairs: Collection[Pair],
+    members: tuple[Member, ...],
+    learners: tuple[Member, ...],
+) -> list[str]:
+    """Links that come back, and those to learners that go."""
+    here = {m.uid for m in (*members, *learners)}
+    back = sorted(p for p in set(before) - set(pairs) if here.issuperset(p))
+    lost = sorted(p for p in set(pairs) - set(before) if here.issuperset(p))
+    parts = [f"the link between {node_of(a)} and {node_of(b)} works again" for a, b in back]
+    return parts + [f"the link between {node_of(a)} and {node_of(b)} is lost" for a, b in lost]

@@ -31,6 +31,8 @@ class Node:
     """Of whom Linked was the last report."""
     missing: set[Uid] = field(default_factory=set)
     """Workers whose data link was lost and not made anew."""
+    given_up: set[Uid] = field(default_factory=set)
+    """Workers to which its view has no link."""
     to_worker_at: float = 0.0
     to_peer_at: float = 0.0
     search_at: float = 0.0

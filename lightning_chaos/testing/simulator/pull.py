@@ -54,11 +54,12 @@ def _donors(world: World, worker: Worker) -> list[Worker]:
 
 
 def _link(world: World, worker: Worker) -> None:
-    """Say that it is ready once there are data links to all members."""
+    """Say that it is ready once there are data links to all to whom the view has one."""
     view: View | None = worker.view
     if not worker.active or view is None:
         return
-    linked = all(world.wires.reaches(worker.uid, u) for u in view.uids if u != worker.uid)
+    others = [uid for uid in view.uids if uid != worker.uid and view.joins(worker.uid, uid)]
+    linked = all(world.wires.reaches(worker.uid, uid) for uid in others)
     if worker.hung or not linked:
         world.clock.after(AGAIN_S, lambda: _link(world, worker))
     elif not worker.outlived():

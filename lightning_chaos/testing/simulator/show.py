@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.messages import Message
-from lightning_chaos.protocol.values import Ballot
+from lightning_chaos.protocol.messages import Carry, Message, decode
+from lightning_chaos.protocol.values import Ballot, View
 
 
 def show(message: Message | local.Local) -> str:
     """A message as a reader wants it: the tag and what distinguishes it."""
+    if isinstance(message, Carry):
+        return f"for {clean(message.to)}: {show(decode(message.content))}"
     name = type(message).__name__
     proposal = getattr(message, "proposal", None)
     parts: list[str] = []
@@ -19,6 +21,7 @@ def show(message: Message | local.Local) -> str:
         parts.append(f"{ballot(proposal.ballot)} epoch {view.epoch} from {view.switch}:")
         parts.append(",".join(m.node for m in view.members))
         parts += [f"learning {m.node}" for m in view.learners]
+        parts += without(view)
         parts.append("planned" if proposal.planned else "unplanned")
     for field in ("ballot", "reason", "setting", "uid", "uids", "round", "epoch"):
         value = getattr(message, field, None)
@@ -33,6 +36,7 @@ def show(message: Message | local.Local) -> str:
         view = message.view
         parts = [f"epoch {view.epoch} from {view.switch}: {','.join(m.node for m in view.members)}"]
         parts += [f"learning {m.node}" for m in view.learners]
+        parts += without(view)
     if isinstance(message, local.Standing):
         parts = ["as newcomer" if message.newcomer else "as founder"]
     decision = getattr(message, "decision", None)
@@ -44,6 +48,11 @@ def show(message: Message | local.Local) -> str:
             parts.append(f"keep chunks {clean(decision.held)}")
         parts.append(f"data from {decision.data_from}")
     return " ".join([name, *parts])
+
+
+def without(view: View) -> list[str]:
+    """Links that the view has given up."""
+    return [f"without {clean(a)}-{clean(b)}" for a, b in view.missing]
 
 
 def ballot(b: Ballot) -> str:

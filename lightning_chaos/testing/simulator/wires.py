@@ -53,7 +53,8 @@ class Wires:
     def reaches(self, uid: Uid, other: Uid) -> bool:
         """There is a data connection between these workers."""
         a, b = self._nodes[uid], self._nodes[other]
-        return b.worker_alive and other not in a.missing and not self._state(a, b)
+        lost = other in a.missing or other in a.given_up or uid in b.given_up
+        return b.worker_alive and not lost and not self._state(a, b)
 
     # ---- breaking and mending --------------------------------------------------------------
 
@@ -69,7 +70,7 @@ class Wires:
             if view.find(one.uid) and worker.works_with(two.uid):
                 lost = local.Broken(two.uid, "the data link of a leaver is lost", False)
                 self._clock.after(soon, partial(worker.say, lost))
-            elif view.find(one.uid) and view.find(two.uid):
+            elif view.find(one.uid) and view.find(two.uid) and view.joins(one.uid, two.uid):
                 one.missing.add(two.uid)
                 self._clock.after(soon, partial(self._mend, one, two, self._clock.now + DIALS_S))
 
@@ -87,10 +88,30 @@ class Wires:
             worker.say(local.Broken(other.uid, "data connection lost", False))
 
     def meet(self, worker: Worker) -> None:
-        """A view came: dial those of it that are not linked."""
-        node = self._nodes[worker.uid]
+        """A view came: give up the links that it lacks, dial those that are not there."""
+        node, view = self._nodes[worker.uid], worker.view
+        assert view is not None
+        for member in (*view.members, *view.learners):
+            if not view.joins(node.uid, member.uid):
+                node.missing.discard(member.uid)
+                node.given_up.add(member.uid)
+                self._wires.pop((node.uid, member.uid), None)
+            elif member.uid in node.given_up:
+                self._take_back(node, self._nodes[member.uid], self._clock.now + MEETS_S)
         for uid in list(node.missing):
             self._mend(node, self._nodes[uid], self._clock.now + MEETS_S)
+
+    def _take_back(self, node: Node, other: Node, until: float) -> None:
+        """Dial one to which there was no link; nothing was lost on it."""
+        view = node.worker.view
+        if other.uid not in node.given_up or view is None or not view.joins(node.uid, other.uid):
+            return
+        if other.worker_alive and not self._state(node, other):
+            node.given_up.discard(other.uid)
+        elif self._clock.now < until:
+            self._clock.after(0.05, lambda: self._take_back(node, other, until))
+        else:
+            node.worker.say(local.Broken(other.uid, "no data connection", False))
 
     # ---- frames ----------------------------------------------------------------------------
 
@@ -112,7 +133,7 @@ class Wires:
         if worker.hung or not node.worker_alive or worker.view is None:
             return
         while wire and wire.frames and wire.frames[0][0] <= self._clock.now and not wire.paused:
-            if self._state(self._nodes[source], node) == "stalled":
+            if not self.reaches(source, to):
                 self._clock.after(0.05, partial(self._pump, source, to))
                 return
             _, send, payload = wire.frames[0]

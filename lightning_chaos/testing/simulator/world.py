@@ -158,6 +158,8 @@ class World:
                     node.wanted[member.uid] = self.clock.now
             case events.Hangup(uid=uid):
                 self.control.hang_up(node, uid)
+            case events.Redial(uid=uid):
+                self.control.break_(node.uid, uid)
             case events.Tell(message=message):
                 self._tell_worker(node, message)
             case events.Log(text=text):

@@ -1,0 +1,64 @@
+"""Which way control messages go: straight, or through others that have a link (design §4)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+
+from lightning_chaos.protocol.evidence import Evidence
+from lightning_chaos.protocol.values import Uid
+
+MOST_HOPS = 16
+"""A message that has passed so many is dropped: views differ while they change."""
+
+
+class Routes:
+    """The next hop to everybody, from what all say about their links.
+
+    Args:
+        me: this incarnation.
+        linked: to whom there is a control connection.
+        evidence: what is known of the others' links.
+    """
+
+    def __init__(self, me: Uid, linked: Collection[Uid], evidence: Evidence) -> None:
+        self._me = me
+        self._linked = linked
+        self._evidence = evidence
+        self.backs: dict[Uid, Uid] = {}
+        """Through whom a message of each came last."""
+
+    def came(self, origin: Uid, hop: Uid) -> None:
+        """A message of that origin came through that neighbour: so may the answer."""
+        self.backs[origin] = hop
+
+    def keep_only(self, uids: Collection[Uid]) -> None:
+        """Forget the ways to those who are not linked and not in the view."""
+        self.backs = {u: hop for u, hop in self.backs.items() if u in uids}
+
+    def hop(self, to: Uid, within: Collection[Uid]) -> Uid | None:
+        """To whom to give a message for ``to``; None if no way is known.
+
+        Args:
+            to: receiver.
+            within: members and learners of the view, who pass messages on.
+        """
+        if self._direct(to):
+            return to
+        firsts = {uid: uid for uid in within if self._direct(uid)}
+        queue = deque(firsts)
+        while queue:
+            here = queue.popleft()
+            for uid in within:
+                if uid not in firsts and uid != self._me and self._edge(here, uid):
+                    firsts[uid] = firsts[here]
+                    queue.append(uid)
+        back = self.backs.get(to)
+        return firsts.get(to) or (back if back is not None and self._direct(back) else None)
+
+    def _direct(self, uid: Uid) -> bool:
+        return uid in self._linked and not self._evidence.silent(uid)
+
+    def _edge(self, a: Uid, b: Uid) -> bool:
+        lost = self._evidence.denied((a, b)) or b in self._evidence.dead
+        return not lost
