@@ -8,6 +8,7 @@ ChaosError
 ├── WireError               a malformed, truncated or oversized message
 ├── StateError              training state that cannot be laid out or pulled
 │   └── StateDeclined       because the members cannot send theirs
+├── PlanError               links or figures from which no plan can be made
 ├── DataError               a DataLoader that cannot be shared exactly
 ├── OperationMismatch       members asked for different operations under one number
 ├── ReplayError             a run log that cannot be replayed here
@@ -47,6 +48,10 @@ class StateError(ChaosError, RuntimeError):
 
 class StateDeclined(StateError):
     """The members cannot send their state, now or later; the message says why."""
+
+
+class PlanError(ChaosError, ValueError):
+    """No plan can be made from these links; the message says what is cut off or wrong."""
 
 
 class DataError(ChaosError, ValueError):
