@@ -29,9 +29,9 @@ from lightning_chaos.protocol.events import (
     WorkerGone,
 )
 from lightning_chaos.protocol.membership import Membership
-from lightning_chaos.protocol.messages import Status, decode, encode
+from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode, encode
 from lightning_chaos.protocol.values import Member, OpId, Report
-from lightning_chaos.testing.simulator.show import show
+from lightning_chaos.testing.simulator.show import show, without
 
 QUIET = (Status, local.Permit, local.Waiting)
 
@@ -47,6 +47,7 @@ class Town:
         self.permits: dict[str, int] = {}
         self.wire: deque[tuple[str, str, bytes]] = deque()
         self.cut: set[frozenset[str]] = set()
+        self.muted: set[tuple[str, str]] = set()
         self.held: set[str] = set()
         self.asleep: dict[str, list[Event]] = {}
         self.out: list[str] = []
@@ -114,9 +115,10 @@ class Town:
             sender, to, data = self.wire.popleft()
             message = decode(data)
             lost = frozenset((sender, to)) in self.cut or to not in self.nodes
+            lost = lost or (sender, to) in self.muted
             if lost or (type(message).__name__ == kind and target in ("", to)):
                 continue
-            if not isinstance(message, QUIET):
+            if not isinstance(content(message), QUIET):
                 self.out.append(f"{sender} > {to}  {show(message)}")
             self.give(to, Heard(self.nodes[sender].me.uid, message))
         raise AssertionError("the talk does not end")
@@ -192,6 +194,13 @@ class Town:
         self.give(a, Unlinked(self.nodes[b].me.uid, "connection reset"))
         self.give(b, Unlinked(self.nodes[a].me.uid, "connection reset"))
 
+    def do_mute(self, a: str, b: str) -> None:
+        """What a sends does not reach b any more, and nothing is reset."""
+        self.muted.add((a, b))
+
+    def do_unmute(self, a: str, b: str) -> None:
+        self.muted.discard((a, b))
+
     def do_sleep(self, name: str) -> None:
         """The peer process is stopped: what happens to it has to wait."""
         self.asleep[name] = []
@@ -217,8 +226,9 @@ class Town:
         for name, node in self.nodes.items():
             view = node.view
             names = ",".join(m.node for m in view.members) if view else "-"
+            links = "".join(f", {text}" for text in without(view)) if view else ""
             self.out.append(
-                f"{name}: {node.role.value}, epoch {view.epoch if view else 0}, {names}"
+                f"{name}: {node.role.value}, epoch {view.epoch if view else 0}, {names}{links}"
             )
 
     # ---- machinery -------------------------------------------------------------------------
@@ -251,6 +261,11 @@ class Town:
                 self.out.append(f"{name} : quits, {reason}")
             case _:
                 pass
+
+
+def content(message: AnyMessage) -> AnyMessage:
+    """What is passed on, if something is."""
+    return decode(message.content) if isinstance(message, Carry) else message
 
 
 def op(text: str) -> OpId:

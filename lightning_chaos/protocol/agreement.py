@@ -35,6 +35,7 @@ class Agreement:
         self.lead = Lead(standing.me.uid, standing.timeout_s)
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
+        self._logged: tuple[Uid, ...] = ()
         self._speaks: dict[Uid, float] = {}
         """Since when newer incarnations of these have been speaking."""
 
@@ -189,8 +190,9 @@ class Agreement:
             return
         standing.said_unreachable = mine
         for uid in mine:
-            if before is None or uid not in before:
+            if uid not in self._logged:
                 standing.log(f"no link to {uid}: {standing.evidence.why(uid)}")
+        self._logged = mine
         standing.evidence.others_say(standing.now, standing.me.uid, mine)
         if mine or before:
             for uid in uids:

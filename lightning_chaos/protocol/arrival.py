@@ -135,7 +135,15 @@ class Arrival:
 
     def _found(self) -> None:
         standing = self._standing
-        view = View(standing.run, 0, self._base_epoch + 1, (standing.me,), (), 0, mesh_plan((standing.me.uid,)))
+        view = View(
+            standing.run,
+            0,
+            self._base_epoch + 1,
+            (standing.me,),
+            (),
+            0,
+            mesh_plan((standing.me.uid,)),
+        )
         standing.view, standing.role = view, Role.MEMBER
         standing.log("founded the run")
         standing.tell(local.Standing(standing.me, False, view, -1))

@@ -68,7 +68,7 @@ class Evidence:
         self._says[reporter] = {uid: before.get(uid, now) for uid in uids}
 
     def tick(self, now: float, watched: Iterable[Uid]) -> list[Uid]:
-        """Find those that have just fallen silent; one's own long pause is not held against them."""
+        """Find who has just fallen silent; one's own long pause is held against nobody."""
         if self._ticked_at is not None and now - self._ticked_at > self._timeout_s / 2:
             pause = now - self._ticked_at
             self._heard_at = {uid: at + pause for uid, at in self._heard_at.items()}

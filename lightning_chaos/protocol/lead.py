@@ -125,7 +125,9 @@ class Lead:
         learners = {m.uid for m in view.learners if m.uid in reached and m.uid not in evidence.dead}
         if urgent:
             new = self._without(view, lost, cut, learners, evidence)
-            return self._propose(now, Proposal(Ballot(), view.epoch, new, False, urgent), (), view.uids)
+            return self._propose(
+                now, Proposal(Ballot(), view.epoch, new, False, urgent), (), view.uids
+            )
         gone = {m.uid for m in view.learners} - learners
         return self._propose_planned(now, view, gone, cut, permits, reached, evidence)
 
@@ -279,9 +281,7 @@ class Lead:
         missing = told(gone, members, learning)
         plan = mesh_plan([m.uid for m in members], missing)
         epoch = view.epoch + 1
-        return View(
-            view.run, view.generation, epoch, members, learning, view.switch, plan, missing
-        )
+        return View(view.run, view.generation, epoch, members, learning, view.switch, plan, missing)
 
     @staticmethod
     def _counts_on_lost(view: View, now: float, evidence: Evidence) -> bool:

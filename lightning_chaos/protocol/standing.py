@@ -91,10 +91,10 @@ class Standing:
             self._hear(to, message)  # type: ignore[arg-type]
             return
         hop = self.hop(to)
-        if hop == to:
-            self.out.append(Send(to, message))
-        elif hop is not None:
+        if hop is not None and hop != to:
             self.pass_on(hop, Carry(self.me.uid, to, MOST_HOPS, encode(message)))
+        elif to in self.linked:  # if it is silent, it may still hear
+            self.out.append(Send(to, message))
 
     def pass_on(self, hop: Uid, carry: Carry) -> None:
         """Give a neighbour a message for somebody else."""
