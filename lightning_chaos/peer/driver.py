@@ -236,7 +236,9 @@ class Driver:
         elif self._stopped_since is None:
             self._stopped_since = self._clock()
         elif self._clock() - self._stopped_since > self._config.timeout_s:
-            self._end(f"its worker was stopped for more than {self._config.timeout_s:g} s", _FLUSH_S)
+            self._end(
+                f"its worker was stopped for more than {self._config.timeout_s:g} s", _FLUSH_S
+            )
 
     def _check_lost(self) -> None:
         """Tell of unlinked peers of this machine whose process is gone."""
