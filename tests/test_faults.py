@@ -168,11 +168,11 @@ def test_a_node_dies_in_the_last_round_of_an_epoch(cluster: MakeCluster) -> None
 def test_a_worker_that_alone_is_stopped_is_missed_within_the_timeout(cluster: MakeCluster) -> None:
     run = cluster()
     run.up("a", "b", "c")
-    run.suspend("a", peer=False)
     stopped = time.time()
+    run.suspend("a", peer=False)
     run.wait_members("b", "c")
     view = run.told("view", "b")[-1]
-    assert 1.0 <= view.t - stopped  # not before the timeout
+    assert view.t - stopped >= 1.0  # not before the timeout
     assert "its worker was stopped for more than 1 s" in view["reason"]
     run.wait_rounds(5)
     run.resume("a")
