@@ -27,7 +27,7 @@ from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUT_S, Worker
 TICK_S = 0.1
 TIMEOUT_S = 1.0
 LINGER_S = 4.0
-QUIET = (local.Permit, local.Waiting, local.Begun, local.Pulling)
+QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
 """Too frequent for the story."""
 
 
