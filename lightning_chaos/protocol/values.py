@@ -14,6 +14,15 @@ Uid = str
 """One incarnation of one node: ``name/incarnation`` (see :attr:`Member.uid`)."""
 
 
+Pair = tuple[Uid, Uid]
+"""Two incarnations, the smaller uid first."""
+
+
+def pair_of(a: Uid, b: Uid) -> Pair:
+    """The pair of these two."""
+    return (a, b) if a < b else (b, a)
+
+
 class Member(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """One incarnation of a node.  A peer draws a new incarnation at each start."""
 
@@ -62,11 +71,17 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     switch: int
     """First round that runs under this view."""
     plan: ReducePlan
+    missing: tuple[Pair, ...] = ()
+    """Pairs of members, or of a learner and a member, between which there is no link; in order."""
 
     @property
     def plan_problem(self) -> str | None:
         """Why the plan does not serve the members, None if it does."""
-        return self.plan.check(self.uids)
+        return self.plan.check(self.uids, self.missing)
+
+    def joins(self, a: Uid, b: Uid) -> bool:
+        """There is a link between these two."""
+        return pair_of(a, b) not in self.missing
 
     @cached_property
     def uids(self) -> tuple[Uid, ...]:
