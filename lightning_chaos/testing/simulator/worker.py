@@ -250,11 +250,11 @@ class Worker:
     def check_late(self) -> None:
         """Complain of members that contribute nothing to an operation for too long."""
         late = None if self.hung or not self.active else self.exchange.late()
-        if late is None or late[1] <= WORKER_TIMEOUT_S:
+        if late is None:
             return
         op, seconds, owing = late
-        for uid in owing:
-            if (op, uid) not in self._complained:
+        for uid, waits in owing.items():
+            if seconds > waits * WORKER_TIMEOUT_S and (op, uid) not in self._complained:
                 self._complained.add((op, uid))
                 self.say(local.Late(uid, seconds, str(op)))
 
