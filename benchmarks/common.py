@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 from collections.abc import Sequence
@@ -18,6 +19,27 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--smoke", action="store_true", help="only see that it runs, in seconds")
     parser.add_argument("--write", type=Path, help="also write the table to this file")
     return parser
+
+
+class Figures:
+    """Samples in seconds by what they are of, in the order in which that first came up."""
+
+    def __init__(self) -> None:
+        self.samples: dict[str, list[float]] = {}
+
+    def add(self, name: str, seconds: float) -> None:
+        self.samples.setdefault(name, []).append(seconds)
+
+    def rows(self) -> list[str]:
+        """Markdown."""
+        lines = ["| what | n | median | p95 | min | max |", "|---|---|---|---|---|---|"]
+        for name, samples in self.samples.items():
+            ordered = sorted(samples)
+            p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
+            four = (statistics.median(ordered), p95, ordered[0], ordered[-1])
+            figures = " | ".join(f"{f * 1e3:.1f} ms" for f in four)
+            lines.append(f"| {name} | {len(ordered)} | {figures} |")
+        return lines
 
 
 def machine() -> str:
