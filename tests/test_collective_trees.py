@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from collective_failures import random_links
 from collective_network import Network, Step, member, program, view_of
 
 from lightning_chaos.collective.actions import Action, Misbehaved, Send, Verdict
@@ -27,15 +28,7 @@ SHAPES = {
 }
 
 
-def random_links(rng: random.Random) -> tuple[str, tuple[str, ...]]:
-    """Names, and missing links that leave them joined."""
-    names = "abcdefg"[: rng.randint(2, 7)]
-    kept = {(names[rng.randrange(i)], names[i]) for i in range(1, len(names))}
-    others = ["".join(pair) for pair in combinations(names, 2) if pair not in kept]
-    return names, tuple(rng.sample(others, rng.randint(0, len(others))))
-
-
-def running(names: str, missing: tuple[str, ...], rng: random.Random, steps: list[Step]) -> Network:
+def running(names: str, missing: Sequence[str], rng: random.Random, steps: list[Step]) -> Network:
     network = Network(names, rng, steps)
     network.news[1] = (view_of(1, names, missing=missing), None)
     for node in network.nodes.values():
@@ -205,7 +198,7 @@ def test_lateness_counts_from_the_attempt_under_way() -> None:
     exchange.begin(FIRST, "barrier", b"")
     exchange.freeze()
     now = 9.0
-    again = Decision(exchange.last, "", (), {}, (), 0)
+    again = Decision(exchange.last, (), (), {}, (), 0)
     exchange.install(view_of(2, "ab"), again)
     now = 10.0
     assert exchange.late() == (FIRST, 1.0, {B: 1})
