@@ -82,14 +82,10 @@ class Evidence:
         return fresh
 
     def keep_only(self, uids: Collection[Uid]) -> None:
-        """Forget what concerns incarnations that are no longer in the view.
-
-        This peer has said nothing under the new view yet.
-        """
+        """Forget what concerns incarnations that are no longer in the view."""
         self._complaints = {u: r for u, r in self._complaints.items() if u in uids}
         self._alive_at = {u: at for u, at in self._alive_at.items() if u in uids}
-        others = [uid for uid in uids if uid != self._me]
-        self._says = {u: says for u, says in self._says.items() if u in others}
+        self._says = {u: says for u, says in self._says.items() if u in uids}
         self._silent &= set(uids)
 
     # ---- what follows ----------------------------------------------------------------------

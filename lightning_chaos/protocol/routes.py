@@ -39,6 +39,9 @@ class Routes:
     def hop(self, to: Uid, within: Collection[Uid]) -> Uid | None:
         """To whom to give a message for ``to``; None if no way is known.
 
+        Nobody tells of links to those who are not in the view: the way to them is the one on
+        which their last message came.
+
         Args:
             to: receiver.
             within: members and learners of the view, who pass messages on.
@@ -53,8 +56,10 @@ class Routes:
                 if uid not in firsts and uid != self._me and self._edge(here, uid):
                     firsts[uid] = firsts[here]
                     queue.append(uid)
+        if to in within:
+            return firsts.get(to)
         back = self.backs.get(to)
-        return firsts.get(to) or (back if back is not None and self._direct(back) else None)
+        return back if back is not None and self._direct(back) else None
 
     def _direct(self, uid: Uid) -> bool:
         return uid in self._linked and not self._evidence.silent(uid)
