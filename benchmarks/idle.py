@@ -31,6 +31,7 @@ class IdleWorker:
         self.view: View | None = None
         self.heard_at = 0.0
         """When the newest view's COMMIT was here."""
+        self.peer_pid = 0
         self.noticed_at = 0.0
         """When a link of its peer was last lost or came back."""
         self._relays = relays
@@ -50,8 +51,10 @@ class IdleWorker:
             linger_s=0.0,
             log_level="WARNING",
         )
+        process = start_peer(config, door)
+        self.peer_pid = process.pid
         self._client = await PeerClient.connect(
-            start_peer(config, door),
+            process,
             on_message=self._hear,
             on_socket=lambda _, sock: sock.close(),
             on_gone=lambda _: None,
@@ -110,6 +113,11 @@ class IdlePeers:
     ) -> None:
         for worker in self._workers:
             await worker.aclose()
+
+    @property
+    def oldest(self) -> IdleWorker:
+        """The worker of the lead."""
+        return self._workers[0]
 
     async def join(self) -> float:
         """Seconds from a newcomer's request until the COMMIT of its place is at all."""

@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable
 
 from lightning_chaos.protocol.values import Pair, Uid, pair_of
 
+MOST_DEAD = 4096
+"""So many dead incarnations are remembered, the latest: more than any view has members."""
+
 
 class Evidence:
     """What one peer knows of the links between the members of its view."""
@@ -61,6 +64,8 @@ class Evidence:
     def declare_dead(self, uid: Uid, reason: str) -> None:
         """It votes no more."""
         self.dead.setdefault(uid, reason)
+        if len(self.dead) > MOST_DEAD:
+            del self.dead[next(iter(self.dead))]
 
     def others_say(self, now: float, reporter: Uid, uids: Collection[Uid]) -> None:
         """Another member's whole list of incarnations to which it has no link."""
