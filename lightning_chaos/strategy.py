@@ -64,6 +64,8 @@ class ChaosHooks(Parts, Collectives):
             begun this round.
         buffers: float buffers become the ``"mean"`` of the members', those of the ``"first"``
             (oldest), or stay each member's own (``"local"``).
+        quorum: what a side of a cut network does that has not more than half of the members:
+            wait (``"majority"``) or go on alone as an island (``"any"``), until they meet.
         dialler: opens the worker's connections in its own way (tests put theirs here).
         lightning: what every Lightning strategy takes (``accelerator``, ``checkpoint_io`` …).
 
@@ -93,6 +95,7 @@ class ChaosHooks(Parts, Collectives):
         log_dir: str | os.PathLike[str] | None = None,
         join_at_round: int | None = None,
         buffers: str = "mean",
+        quorum: str | None = None,
         dialler: Dialler | None = None,
         **lightning: Any,
     ) -> None:
@@ -113,6 +116,7 @@ class ChaosHooks(Parts, Collectives):
             log_dir=log_dir,
             join_at_round=join_at_round,
             buffers=buffers,
+            quorum=quorum,
         )
         self.fingerprint: Fingerprint = ()
         """What members must have alike, as it was when training began."""
@@ -201,7 +205,9 @@ class ChaosHooks(Parts, Collectives):
         self._reducer = Reducer(self.lightning_module, buffers=self.settings.buffers)  # type: ignore[attr-defined]
         self._set_up_validation()
         check_sendable(*self._state())
-        self.fingerprint = settings_of(trainer, self._samples.facts, self._reducer.fingerprint)
+        self.fingerprint = settings_of(
+            trainer, self._samples.facts, self._reducer.fingerprint, self.settings.quorum
+        )
         self._signals = PoliteSignals(self.node.ask_to_leave)
         if trainer.received_sigterm:  # Lightning alone listened until now
             raise LeftRun(0)

@@ -31,7 +31,7 @@ from lightning_chaos.protocol.events import (
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode, encode
 from lightning_chaos.protocol.values import Member, OpId, Report
-from lightning_chaos.testing.simulator.show import show, without
+from lightning_chaos.testing.simulator.show import kin, show, without
 
 QUIET = (Status, local.Permit, local.Waiting, local.NoLink)
 
@@ -51,6 +51,8 @@ class Town:
         self.held: set[str] = set()
         self.asleep: dict[str, list[Event]] = {}
         self.out: list[str] = []
+        self.alone = False
+        """All nodes have ``quorum="any"``."""
 
     # ---- commands --------------------------------------------------------------------------
 
@@ -63,17 +65,19 @@ class Town:
         getattr(self, f"do_{verb.replace('-', '_')}")(*names, **options)
         return self.out
 
-    def do_node(self, *names: str, min: str = "1") -> None:
+    def do_node(self, *names: str, min: str = "1", quorum: str = "") -> None:
+        self.alone = self.alone or quorum == "any"
         for name in names:
             member = Member(name, 1, "127.0.0.1", 1)
-            self.nodes[name] = Membership(member, run="r", min_members=int(min))
+            made = Membership(member, run="r", min_members=int(min), alone=self.alone)
+            self.nodes[name] = made
             self.uids[name] = member.uid
             self.reports[name] = report()
 
-    def do_cluster(self, *names: str) -> None:
+    def do_cluster(self, *names: str, quorum: str = "") -> None:
         """A cluster of these members, oldest first, that has begun no round; nothing is shown."""
         for i, name in enumerate(names):
-            self.do_node(name)
+            self.do_node(name, quorum=quorum)
             self.do_link(*names[: i + 1])
             self.do_search(name, exclusive="yes")
             self.do_deliver()
@@ -88,7 +92,7 @@ class Town:
     def do_restart(self, name: str) -> None:
         incarnation = int(self.uids[name].rpartition("/")[2], 16) + 1
         member = Member(name, incarnation, "127.0.0.1", 1)
-        self.nodes[name] = Membership(member, run="r")
+        self.nodes[name] = Membership(member, run="r", alone=self.alone)
         self.uids[name] = member.uid
         self.reports[name] = report()
 
@@ -129,10 +133,11 @@ class Town:
             self.worker(name, local.AskSeat(fingerprint))
 
     def do_begin(self, round_: str, *names: str) -> None:
+        """A round begins; each had ten samples."""
         for name in names:
             old = self.reports[name]
             self.reports[name] = msgspec.structs.replace(old, begun_round=int(round_))
-            self.worker(name, local.Begun(int(round_)))
+            self.worker(name, local.Begun(int(round_), 10 * int(round_)))
 
     def do_holds(self, name: str, finished: str, current: str = "", held: str = "") -> None:
         """What the worker will report: ``holds a 4.0 current=5.0 held=0,1``."""
@@ -189,6 +194,18 @@ class Town:
                 if seen == "gone":
                     self.give(other, ProcessGone(node.me.uid))
 
+    def do_part(self, some: str, others: str) -> None:
+        """All links between these and those are reset: ``part a,b c``."""
+        for a in some.split(","):
+            for b in others.split(","):
+                self.do_cut(a, b)
+
+    def do_heal(self, some: str, others: str) -> None:
+        """All links between these and those work again."""
+        for a in some.split(","):
+            for b in others.split(","):
+                self.do_link(a, b)
+
     def do_cut(self, a: str, b: str) -> None:
         self.cut.add(frozenset((a, b)))
         self.give(a, Unlinked(self.nodes[b].me.uid, "connection reset"))
@@ -222,11 +239,17 @@ class Town:
         for name in names:
             self.out.append(f"{name}: rounds up to {self.permits.get(name, -1)}")
 
+    def do_status(self, *names: str) -> None:
+        """What a visitor is told that they wait for."""
+        for name in names:
+            waiting = self.nodes[name]._standing.status().waiting
+            self.out.append(f"{name}: {waiting or 'waits for nothing'}")
+
     def do_views(self) -> None:
         for name, node in self.nodes.items():
             view = node.view
             names = ",".join(m.node for m in view.members) if view else "-"
-            links = "".join(f", {text}" for text in without(view)) if view else ""
+            links = "".join(f", {text}" for text in (*without(view), *kin(view))) if view else ""
             self.out.append(
                 f"{name}: {node.role.value}, epoch {view.epoch if view else 0}, {names}{links}"
             )

@@ -21,10 +21,14 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Address the door is bound to and that others dial."""
     peers: tuple[str, ...] = ()
     """Addresses ``host:port`` where the run is looked for; empty: the discovery directory."""
+    known: tuple[str, ...] = ()
+    """Addresses ``host:port`` where others of the run were last: asked first, need not answer."""
     min_members: int = 1
     """Members needed before the first round may start."""
     may_found: bool = True
     """Found the run if there is none; else wait for it, up to ``worker_timeout_s``."""
+    alone: bool = False
+    """A side without a quorum goes on alone, as an island (``quorum="any"``)."""
     base_epoch: int = 0
     """Last epoch this node knew: should it found the run anew, its view is above that."""
     timeout_s: float = 1.0

@@ -44,6 +44,8 @@ from lightning_chaos.protocol.events import (
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import Status
 from lightning_chaos.protocol.values import Member, Uid
+from lightning_chaos.protocol.wishes import node_of
+from lightning_chaos.transport.address import parse_address
 from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.relayed import dialler_for
 
@@ -100,6 +102,7 @@ class Driver:
             worker_timeout_s=config.worker_timeout_s,
             linger_s=config.linger_s,
             base_epoch=config.base_epoch,
+            alone=config.alone,
         )
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -208,8 +211,13 @@ class Driver:
             self._check_lost()
 
     def _in_view(self, uid: Uid) -> bool:
+        """Members, learners, and those it split off from until their next incarnation is here."""
         view = self._membership.view
-        return view is not None and view.find(uid) is not None
+        if view is None or not view.calls(uid):
+            return False
+        node = node_of(uid)
+        newer = any(other != uid and node_of(other) == node for other in self._links.up)
+        return view.find(uid) is not None or not newer
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -290,9 +298,10 @@ class Driver:
         except AddressError as error:
             self._feed(Searched(exclusive=False, problem=str(error)))
             return
-        search: Search = DirectorySearch(self._links, self.me, directory)
+        known = tuple(parse_address(text) for text in self._config.known)
+        search: Search = DirectorySearch(self._links, self.me, directory, known=known)
         if self._config.peers:
-            search = AddressSearch(self._links, self.me, self._config.peers)
+            search = AddressSearch(self._links, self.me, self._config.peers, known=known)
             self._doorkeeper.greet()
         patience_ends = self._clock() + self._config.worker_timeout_s
         while self._membership.searching and not self._ending:

@@ -122,6 +122,7 @@ class AddressSearch:
         links: to dial with.
         me: this incarnation; it may found the run if its own address is on the list.
         addresses: ``host:port`` each.
+        known: where others were last; asked too, but they need not answer.
         patience_s: how long to go on while nobody answers, seconds.
         candidate_patience_s: the same when this node may found the run.
     """
@@ -132,11 +133,13 @@ class AddressSearch:
         me: Member,
         addresses: tuple[str, ...],
         *,
+        known: tuple[Address, ...] = (),
         patience_s: float = PATIENCE_S,
         candidate_patience_s: float = CANDIDATE_PATIENCE_S,
     ) -> None:
         self._me = me
         self._texts = addresses
+        self._known = known
         self._patience_s = patience_s
         self._candidate_patience_s = candidate_patience_s
         self._calls = _Calls(links)
@@ -154,7 +157,8 @@ class AddressSearch:
         others = [a for a in addresses if not self._is_mine(a)]
         listed = len(others) < len(addresses)
         calls = self._calls
-        await calls.make(others, self._candidate_patience_s if listed else self._patience_s)
+        asked = dict.fromkeys([*others, *self._known])
+        await calls.make(asked, self._candidate_patience_s if listed else self._patience_s)
         listed = listed or self._me.uid in calls.met.values()
         if calls.answered or (listed and not calls.refused):
             return Searched(exclusive=False)
@@ -179,6 +183,7 @@ class DirectorySearch:
         links: to dial with.
         me: this incarnation.
         directory: where this machine's nodes of the run are found.
+        known: where others were last; asked too, but they need not answer.
         patience_s: how long a live node may leave a call unanswered, seconds.
     """
 
@@ -188,11 +193,13 @@ class DirectorySearch:
         me: Member,
         directory: DiscoveryDir,
         *,
+        known: tuple[Address, ...] = (),
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._links = links
         self._me = me
         self._directory = directory
+        self._known = known
         self._patience_s = patience_s
 
     @contextlib.asynccontextmanager
@@ -208,8 +215,12 @@ class DirectorySearch:
 
     async def _search(self) -> Searched:
         calls = _Calls(self._links)
-        addresses = {entry.address for entry in self._directory.entries()}
-        await calls.make(addresses, self._patience_s, lambda a: a in self._directory.live())
+        addresses = {*(entry.address for entry in self._directory.entries()), *self._known}
+        await calls.make(
+            addresses,
+            self._patience_s,
+            lambda a: a in self._directory.live() or (a in self._known and a not in calls.failed),
+        )
         if calls.answered:
             return Searched(exclusive=True)
         silent = [e for e in self._directory.entries() if not self._forget_stale(e, calls)]

@@ -32,7 +32,7 @@ class Agreement:
     def __init__(self, standing: Standing, requests: Requests) -> None:
         self._standing = standing
         self._requests = requests
-        self.lead = Lead(standing.me.uid, standing.timeout_s)
+        self.lead = Lead(standing.me.uid, standing.timeout_s, alone=standing.alone)
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
         self._told: tuple[Uid, ...] = ()
@@ -220,6 +220,8 @@ class Agreement:
                 acceptor=standing.acceptor,
                 permits=standing.permits,
                 reached=standing.reached(),
+                islands=standing.islands,
+                samples=standing.samples,
             )
             if self.lead.resigns:
                 standing.resign("it lacks results that nobody holds any more")

@@ -13,7 +13,7 @@ from lightning_chaos.protocol.messages import (
     Withdraw,
 )
 from lightning_chaos.protocol.standing import Role, Standing
-from lightning_chaos.protocol.values import Uid, View
+from lightning_chaos.protocol.values import Lineage, Uid, View
 
 PATIENCE = 10
 """How long somebody who must answer may not, in timeouts."""
@@ -107,7 +107,11 @@ class Arrival:
             return
         if standing.role is Role.SEARCHING:
             self._find(view)
-        elif standing.view is None or view.epoch <= standing.view.epoch:
+        elif standing.view is None:
+            return
+        elif standing.foreign(view):
+            self._meet(sender, view)
+        elif view.epoch <= standing.view.epoch:
             return
         elif standing.role is Role.NEWCOMER:
             standing.view = view
@@ -116,7 +120,43 @@ class Arrival:
         elif view.find(standing.me.uid) is not None:
             standing.send(sender, AskCommit(view.epoch))
         elif standing.role in (Role.MEMBER, Role.LEARNER):
-            standing.drop_out(f"the run went on without this node in epoch {view.epoch}")
+            standing.drop_out(f"the run went on without this node in epoch {view.epoch}", view)
+
+    def _meet(self, sender: Uid, view: View) -> None:
+        """Somebody is of another lineage: founded apart, or an island."""
+        standing, mine = self._standing, self._standing.view
+        assert mine is not None
+        first = view.lineage.name not in standing.islands.known
+        if not standing.islands.hear(view):
+            return
+        if standing.role is Role.NEWCOMER:
+            self._pass_on(view)  # perhaps it alone knows both
+            alike = view.worth == mine.worth and view.epoch > mine.epoch
+            if view.worth > mine.worth or alike:
+                standing.view = view
+                standing.connect_all(view)
+        elif standing.role is Role.LEARNER:
+            shared = any(mine.find(uid) is not None for uid in view.uids)
+            if shared or view.worth > mine.worth:
+                standing.drop_out(f"{view.lineage.story} goes on in epoch {view.epoch}", view)
+        elif standing.role is Role.MEMBER:
+            if first:
+                standing.log(f"met {view.lineage.story}: epoch {view.epoch}")
+            standing.connect_all(view)
+            if mine.find(sender) is None:
+                standing.ask_members(ViewNews(view))
+
+    def check_islands(self) -> None:
+        """Give this lineage up for one that is better beyond doubt."""
+        standing, mine = self._standing, self._standing.view
+        if standing.role is not Role.MEMBER or mine is None or not standing.islands.known:
+            return
+        agreed = [p.view for p in standing.acceptor.acked]
+        paused = standing.samples if not standing.alone and standing.lacks_quorum else None
+        view = standing.islands.better(mine, agreed, standing.linked, paused)
+        if view is not None:
+            samples = max(view.worth[1], 0)
+            standing.drop_out(f"{view.lineage.story} stays, it has {samples} samples", view)
 
     def _find(self, view: View) -> None:
         standing = self._standing
@@ -143,8 +183,9 @@ class Arrival:
             (),
             0,
             mesh_plan((standing.me.uid,)),
+            lineage=Lineage(standing.me.uid),
         )
-        standing.view, standing.role = view, Role.MEMBER
+        standing.view, standing.role, standing.samples = view, Role.MEMBER, 0
         standing.log("founded the run")
         standing.tell(local.Standing(standing.me, False, view, -1))
         standing.send_all(ViewNews(view))

@@ -16,6 +16,7 @@ from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.change import Change
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.flush import Unrecoverable, decide
+from lightning_chaos.protocol.islands import Islands, claimed
 from lightning_chaos.protocol.linkage import Linkage, joined, told
 from lightning_chaos.protocol.messages import (
     Abort,
@@ -27,8 +28,23 @@ from lightning_chaos.protocol.messages import (
     Prepare,
 )
 from lightning_chaos.protocol.permits import Permits
-from lightning_chaos.protocol.values import Ballot, Decision, Pair, Proposal, Uid, View, pair_of
+from lightning_chaos.protocol.values import (
+    Ballot,
+    Decision,
+    Lineage,
+    Pair,
+    Proposal,
+    Uid,
+    View,
+    pair_of,
+)
 from lightning_chaos.protocol.wishes import Wishes, node_of
+
+SPLIT_AFTER = 1
+"""How long a side is without a quorum before it goes on alone, in timeouts.
+
+Less than after what the next in line takes the lead.
+"""
 
 Steps = list[tuple[Uid, Message]]
 
@@ -39,15 +55,17 @@ class Lead:
     Args:
         me: this member.
         timeout_s: longest silence tolerated, seconds.
+        alone: split off where there is no quorum.
     """
 
-    def __init__(self, me: Uid, timeout_s: float) -> None:
+    def __init__(self, me: Uid, timeout_s: float, *, alone: bool) -> None:
         self.wishes = Wishes(me, timeout_s)
         """What nodes have asked for."""
         self.linkage = Linkage(timeout_s)
         """Which links are given up and taken back."""
         self._me = me
         self._timeout_s = timeout_s
+        self._alone = alone
         self.fingerprint: Fingerprint | None = None
         """Settings of this node's worker, to compare newcomers with."""
         self.waiting = ""
@@ -60,6 +78,7 @@ class Lead:
         self._counter = 0
         self._least_switch = 0
         self._need_since: float | None = None
+        self._lacks_since: float | None = None
         self._not_before = float("-inf")
 
     def want_flush(self, reason: str) -> None:
@@ -71,6 +90,7 @@ class Lead:
         self.wishes.installed(view)
         self.linkage.installed(now, view, old)
         self._change, self._need_since, self._flush = None, None, ""
+        self._lacks_since = None
         self._expelled.clear()
         self._least_switch, self.waiting = 0, ""
 
@@ -99,15 +119,18 @@ class Lead:
         acceptor: Acceptor,
         permits: Permits,
         reached: Collection[Uid],
+        islands: Islands,
+        samples: int | None,
     ) -> Steps:
         """Messages to send now, to oneself too; empty when there is nothing to do but wait."""
         self._counter = max(self._counter, acceptor.promised.counter)
         lost = {**evidence.lost(now, view.uids, view.missing), **self._expelled}
+        lost.update(islands.elsewhere(view))
         self.linkage.watch(now, view, evidence)
         cut = self.linkage.cut(now, view, evidence)
         urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
         if not urgent:
-            self._need_since = None
+            self._need_since = self._lacks_since = None
         elif self._need_since is None:
             self._need_since = now
         turn = self._my_turn(now, view, lost)
@@ -129,7 +152,10 @@ class Lead:
                 now, Proposal(Ballot(), view.epoch, new, False, urgent), (), view.uids
             )
         gone = {m.uid for m in view.learners} - learners
-        return self._propose_planned(now, view, gone, cut, permits, reached, evidence)
+        lineage, unmet = view.lineage, islands.unmet(view)
+        if unmet and samples is not None:
+            lineage = claimed(lineage, samples, unmet)
+        return self._propose_planned(now, view, gone, cut, permits, reached, evidence, lineage)
 
     def _urgent(
         self, now: float, lost: Mapping[Uid, str], cut: Collection[Pair], acceptor: Acceptor
@@ -241,9 +267,9 @@ class Lead:
             asked = tuple(dict.fromkeys((*change.asked, *holders)))
             return self._propose(now, proposal, uncertain, asked)
         agreed, reason = change.verdict(view, evidence.dead)
-        if not agreed:
+        if not agreed and proposal.view.lineage.name == view.lineage.name:
             self.waiting = reason
-            return self._remind(now, change)
+            return self._split(now, change, view) or self._remind(now, change)
         decision: Decision | None = None
         if not proposal.planned:
             reports = {uid: a.report for uid, a in change.acks.items() if a.report is not None}
@@ -259,6 +285,24 @@ class Lead:
         hear.update(dict.fromkeys(change.asked))
         others = [uid for uid in hear if uid != self._me]
         return [(uid, commit) for uid in (*others, self._me)]
+
+    def _split(self, now: float, change: Change, view: View) -> Steps:
+        """Propose to go on alone, if that is wanted and no quorum has come for a while."""
+        if self._lacks_since is None:
+            self._lacks_since = now
+        if not self._alone or now - self._lacks_since < SPLIT_AFTER * self._timeout_s:
+            return []
+        new = change.proposal.view
+        island = Lineage(
+            view.lineage.founder,
+            f"{self._me}@{new.epoch}",
+            tuple(m for m in (*view.members, *view.lineage.apart) if new.rank(m.uid) is None),
+        )
+        missing = told(new.missing, new.members, ())
+        alone = msgspec.structs.replace(new, learners=(), missing=missing, lineage=island)
+        reason = f"no quorum: an island of its own ({change.proposal.reason})"
+        draft = Proposal(Ballot(), view.epoch, alone, False, reason)
+        return self._propose(now, draft, change.carried, change.asked)
 
     # ---- a new change ----------------------------------------------------------------------
 
@@ -281,7 +325,10 @@ class Lead:
         missing = told(gone, members, learning)
         plan = mesh_plan([m.uid for m in members], missing)
         epoch = view.epoch + 1
-        return View(view.run, view.generation, epoch, members, learning, view.switch, plan, missing)
+        return View(
+            *(view.run, view.generation, epoch, members, learning, view.switch, plan, missing),
+            lineage=view.lineage,
+        )
 
     @staticmethod
     def _counts_on_lost(view: View, now: float, evidence: Evidence) -> bool:
@@ -298,6 +345,7 @@ class Lead:
         permits: Permits,
         reached: Collection[Uid],
         evidence: Evidence,
+        lineage: Lineage,
     ) -> Steps:
         refusals, joining = self.wishes.admissible(now, view, reached, self.fingerprint)
         if refusals:
@@ -310,7 +358,7 @@ class Lead:
             pair_of(m.uid, uid) for m in joining for uid in view.uids if evidence.says(m.uid, uid)
         }
         missing = kept | never | set(cut)
-        plan = self.wishes.plan(view, joining, gone, reached, switch, missing)
+        plan = self.wishes.plan(view, joining, gone, reached, switch, missing, lineage)
         return self._propose(now, plan.draft, (), plan.asked) if plan else []
 
     def _propose(

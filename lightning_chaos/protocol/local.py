@@ -62,6 +62,8 @@ class Removed(Local, frozen=True, array_like=True, tag=True):
     """The run went on without this node; it may come back as a newcomer."""
 
     reason: str
+    where: tuple[str, ...] = ()
+    """Addresses ``host:port`` of those who went on, as far as they are known."""
 
 
 class RunOver(Local, frozen=True, array_like=True, tag=True):
@@ -107,6 +109,8 @@ class Begun(Local, frozen=True, array_like=True, tag=True):
     """The worker has started this round."""
 
     round: int
+    samples: int = 0
+    """Samples committed by the rounds before, over all data epochs."""
 
 
 class Frozen(Local, frozen=True, array_like=True, tag=True):

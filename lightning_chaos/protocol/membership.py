@@ -78,6 +78,7 @@ class Membership:
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         linger_s: how long a finished run is told to latecomers, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
+        alone: a side without a quorum goes on alone, as an island (``quorum="any"``).
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class Membership:
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
         base_epoch: int = 0,
+        alone: bool = False,
     ) -> None:
         self.me = me
-        self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._on_message)
+        self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._on_message, alone)
         self._arrival = Arrival(self._standing, min_members, base_epoch)
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
@@ -266,6 +268,8 @@ class Membership:
         if status.finished >= 0 and self.role in outside:
             standing.role = Role.OUT
             standing.tell(local.RunOver(status.finished))
+        elif standing.islands.has(sender):
+            return  # its epochs are of another lineage
         elif view is not None and status.epoch > view.epoch:
             standing.send(sender, AskCommit(status.epoch))
         else:
@@ -276,10 +280,15 @@ class Membership:
             self._evidence.others_say(self._standing.now, sender, uids)
 
     def _on_commit(self, sender: Uid, commit: Commit) -> None:
-        if self.view is None:
-            self._arrival.news(sender, commit.proposal.view)
+        view = commit.proposal.view
+        if self.view is None or (self._standing.foreign(view) and not self._admits(view)):
+            self._arrival.news(sender, view)
         else:
             self._agreement.install(commit)
+
+    def _admits(self, view: View) -> bool:
+        """A view of another lineage that gives this newcomer a place."""
+        return self.role is Role.NEWCOMER and view.find(self.me.uid) is not None
 
     def _on_last_word(self, sender: Uid, uid: Uid, reason: str) -> None:
         if uid == self.me.uid:
@@ -325,3 +334,4 @@ class Membership:
                     self._service.wait(waiting)
         if standing.view is not None and standing.active:
             self._service.grant(standing.view)
+        self._arrival.check_islands()

@@ -9,6 +9,7 @@ from lightning_chaos.protocol.messages import AskCommit, LastWord
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.values import View
+from lightning_chaos.protocol.wait import Wait
 
 
 class Service:
@@ -50,7 +51,8 @@ class Service:
             case local.AskSeat():
                 requests.seat = said
                 self._agreement.lead.fingerprint = said.fingerprint
-            case local.Begun(round=round_):
+            case local.Begun(round=round_, samples=samples):
+                standing.samples = samples
                 self._on_begun(round_)
             case local.Frozen():
                 self._agreement.on_frozen(said)
@@ -148,15 +150,30 @@ class Service:
         return self._standing.permits.begun < 0 and len(view.members) < self._min_members
 
     def wait(self, reason: str) -> None:
-        """Say why it waits, when that changes."""
-        standing, view = self._standing, self._standing.view
-        if not reason and view is not None and self._gated(view):
+        """Say why it waits, when that changes and now and then while it lasts.
+
+        Args:
+            reason: what an open change waits for, '' for nothing.
+        """
+        standing, view, hint = self._standing, self._standing.view, ""
+        if missing := standing.lacks_quorum:
+            reason, hint = missing, "quorum='any' would go on alone"
+            if standing.alone:
+                hint = "quorum='any': soon going on alone"
+        elif not reason and view is not None and self._gated(view):
             reason = f"{len(view.members)} of {self._min_members} members are here"
-        if reason != standing.waiting:
-            standing.waiting = reason
-            standing.tell(local.Waiting(reason))
-            if reason:
-                standing.log(f"waiting: {reason}")
+        if not reason:
+            if standing.wait is not None:
+                standing.wait = None
+                standing.tell(local.Waiting(""))
+            return
+        if standing.wait is None:
+            standing.wait = Wait(reason, standing.now)
+        standing.wait.reason, standing.wait.hint = reason, hint
+        if standing.wait.due(standing.now):
+            text = standing.wait.text(standing.now)
+            standing.tell(local.Waiting(text))
+            standing.log(f"waiting: {text}")
 
     def check_all_done(self, view: View) -> None:
         """Tell it when every member has finished or is gone."""

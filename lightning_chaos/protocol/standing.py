@@ -9,6 +9,7 @@ from lightning_chaos.protocol import local
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, Tell
 from lightning_chaos.protocol.evidence import Evidence
+from lightning_chaos.protocol.islands import Islands
 from lightning_chaos.protocol.linkage import everybody
 from lightning_chaos.protocol.messages import (
     AnyMessage,
@@ -20,8 +21,10 @@ from lightning_chaos.protocol.messages import (
     encode,
 )
 from lightning_chaos.protocol.permits import Permits
+from lightning_chaos.protocol.quorum import may_commit
 from lightning_chaos.protocol.routes import MOST_HOPS, Routes
 from lightning_chaos.protocol.values import Member, Uid, View
+from lightning_chaos.protocol.wait import Wait
 
 
 class Role(enum.Enum):
@@ -46,6 +49,7 @@ class Standing:
         timeout_s: longest silence tolerated, seconds.
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         hear: takes messages that this peer sends to itself.
+        alone: a side without a quorum goes on alone, as an island (``quorum="any"``).
     """
 
     def __init__(
@@ -55,12 +59,14 @@ class Standing:
         timeout_s: float,
         worker_timeout_s: float,
         hear: Callable[[Uid, AnyMessage], None],
+        alone: bool,
     ) -> None:
         self.me = me
         self.run = run
         self.timeout_s = timeout_s
         self.worker_timeout_s = worker_timeout_s
         self._hear = hear
+        self.alone = alone
         self.role = Role.SEARCHING
         self.view: View | None = None
         """The view installed, or the one a newcomer has been told."""
@@ -74,9 +80,13 @@ class Standing:
         self.routes = Routes(me.uid, self.linked.keys(), self.evidence)
         self.permits = Permits()
         self.acceptor = Acceptor(me.uid)
+        self.islands = Islands()
+        self.samples: int | None = None
+        """Committed by the rounds before its worker's present one; None while that is not known."""
         self.finished = -1
         """Round after which training ended here, -1 while it goes on."""
-        self.waiting = ""
+        self.wait: Wait | None = None
+        """What it waits for, None if for nothing."""
         self.said_unreachable: tuple[Uid, ...] | None = None
         """What was said under this view, None if nothing yet."""
 
@@ -135,21 +145,42 @@ class Standing:
         self.out.append(Log(level, text))
 
     def connect_all(self, view: View) -> None:
-        """Hold connections to everybody in the view."""
-        for member in (*view.members, *view.learners):
-            if member.uid != self.me.uid:
+        """Hold connections to everybody in the view, and seek those that it split off from."""
+        for member in (*view.members, *view.learners, *view.lineage.apart):
+            if member.uid != self.me.uid and view.calls(member.uid):
                 self.out.append(Connect(member))
+
+    def foreign(self, view: View) -> bool:
+        """It is of another lineage than this peer's view and all that it has agreed to."""
+        assert self.view is not None
+        agreed = (p.view.lineage.name for p in self.acceptor.acked)
+        return view.lineage.name not in (self.view.lineage.name, *agreed)
+
+    @property
+    def lacks_quorum(self) -> str:
+        """Why those who can be reached may not change the view, '' if they may."""
+        if self.view is None or not self.acceptor.frozen:
+            return ""
+        side = self.evidence.side(self.now, self.view.uids, self.view.missing)
+        enough, why = may_commit(self.view.uids, side, self.evidence.dead)
+        return "" if enough else why
 
     def status(self) -> Status:
         """What heartbeats say."""
         epoch = self.view.epoch if self.view and self.role is not Role.NEWCOMER else 0
         said = self.said_unreachable or ()
-        return Status(epoch, self.permits.begun, self.finished, self.waiting, said)
+        waiting = self.wait.text(self.now) if self.wait is not None else ""
+        return Status(epoch, self.permits.begun, self.finished, waiting, said)
 
-    def drop_out(self, reason: str) -> None:
-        """No part in the run any more; the worker may come back with a new incarnation."""
+    def drop_out(self, reason: str, others: View | None = None) -> None:
+        """No part in the run any more; the worker may come back with a new incarnation.
+
+        Args:
+            reason: for people.
+            others: the view of those who go on, if it is known.
+        """
         self.role = Role.OUT
-        self.tell(local.Removed(reason))
+        self.tell(local.Removed(reason, tuple(m.address for m in others.members) if others else ()))
 
     def resign(self, reason: str) -> None:
         """Say the last word of this incarnation."""

@@ -56,6 +56,41 @@ class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
     proposer: Uid = ""
 
 
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """What a lineage brings when it meets others: from then on it is fixed towards them."""
+
+    samples: int
+    """Samples committed by the rounds before the lead's present one, over all data epochs."""
+    against: tuple[str, ...]
+    """Names of the lineages that had been met when it was made."""
+
+
+class Lineage(msgspec.Struct, frozen=True, array_like=True):
+    """Whose history a view continues: views of one lineage follow each other."""
+
+    founder: Uid = ""
+    """Who founded the run."""
+    island: str = ""
+    """``uid@epoch`` of who split off without a quorum (``quorum="any"``); '' for the run itself."""
+    apart: tuple[Member, ...] = ()
+    """Whom it split off from: its members go on calling them."""
+    claim: Claim | None = None
+    """None until it has met another lineage; within a lineage claims only grow."""
+
+    @property
+    def name(self) -> str:
+        """Tells lineages of one run apart."""
+        return self.island or self.founder
+
+    @property
+    def story(self) -> str:
+        """For people."""
+        who, _, epoch = self.island.partition("@")
+        if self.island:
+            return f"the island of {who.rpartition('/')[0]}, split off in epoch {epoch}"
+        return f"the run founded by {self.founder.rpartition('/')[0]}"
+
+
 class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """An agreed membership: who is in, who learns, and how they reduce."""
 
@@ -73,11 +108,25 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     plan: ReducePlan
     missing: tuple[Pair, ...] = ()
     """Pairs of members, or of a learner and a member, between which there is no link; in order."""
+    lineage: Lineage = Lineage()
 
     @property
     def plan_problem(self) -> str | None:
         """Why the plan does not serve the members, None if it does."""
         return self.plan.check(self.uids, self.missing)
+
+    @property
+    def worth(self) -> tuple[int, int]:
+        """Generation and samples claimed, -1 without a claim: what lineages are compared by."""
+        claim = self.lineage.claim
+        return self.generation, claim.samples if claim is not None else -1
+
+    def calls(self, uid: Uid) -> bool:
+        """Its members hold or seek a connection to that incarnation."""
+        if self.find(uid) is not None:
+            return True
+        here = {m.node for m in (*self.members, *self.learners)}
+        return any(m.uid == uid and m.node not in here for m in self.lineage.apart)
 
     def joins(self, a: Uid, b: Uid) -> bool:
         """There is a link between these two."""

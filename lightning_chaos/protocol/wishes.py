@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.linkage import joined, told
 from lightning_chaos.protocol.messages import Fingerprint, JoinRequest, Refuse
-from lightning_chaos.protocol.values import Ballot, Member, Pair, Proposal, Uid, View
+from lightning_chaos.protocol.values import (
+    Ballot,
+    Lineage,
+    Member,
+    Pair,
+    Proposal,
+    Uid,
+    View,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ class Wishes:
         reached: Collection[Uid],
         switch: int,
         missing: Collection[Pair],
+        lineage: Lineage,
     ) -> Plan | None:
         """The view that grants all that can be granted now, None if nothing is wanted.
 
@@ -115,6 +124,7 @@ class Wishes:
             reached: who can be reached.
             switch: its first round; learners in the view have been told theirs.
             missing: links that there will not be; others may be named.
+            lineage: of the view, perhaps with a new claim.
         """
         leaving = self._leaves & set(view.uids)
         if len(leaving) == len(view.members):
@@ -128,7 +138,8 @@ class Wishes:
         members = joined(members[0].uid, members, missing)
         pairs = told(missing, members, learners)
         links = _links(view.missing, pairs, members, view.learners)
-        if not (leaving or seated or joining or gone or links):
+        claims = lineage != view.lineage
+        if not (leaving or seated or joining or gone or links or claims):
             return None
         new = View(
             view.run,
@@ -139,8 +150,12 @@ class Wishes:
             view.switch if view.learners else switch,
             mesh_plan([m.uid for m in members], pairs),
             pairs,
+            lineage,
         )
-        reason = ", ".join([*_story(leaving, seated, joining, gone), *links])
+        parts = [*_story(leaving, seated, joining, gone), *links]
+        if claims and lineage.claim is not None:
+            parts.append(f"claims {lineage.claim.samples} samples")
+        reason = ", ".join(parts)
         asked = tuple(dict.fromkeys((*view.uids, *new.uids)))
         return Plan(Proposal(Ballot(), view.epoch, new, True, reason), asked)
 

@@ -114,7 +114,7 @@ class ReplayNode(Node):
             )
 
     @override
-    def turn(self) -> Go:
+    def turn(self, samples: int = 0) -> Go:
         """Go, with the view and the sharers of the log.
 
         Raises:

@@ -14,7 +14,7 @@ from lightning_chaos.protocol.values import PROTOCOL_VERSION
 
 
 def settings_of(
-    trainer: Any, facts: LoaderFacts, model: tuple[tuple[str, str], ...]
+    trainer: Any, facts: LoaderFacts, model: tuple[tuple[str, str], ...], quorum: str
 ) -> Fingerprint:
     """Settings in the order in which a newcomer's are compared with the run's.
 
@@ -22,12 +22,14 @@ def settings_of(
         trainer: about to train.
         facts: of the training loader.
         model: names and shapes of parameters and buffers, and how they are reduced.
+        quorum: what a side without one does.
     """
     optimizers = ", ".join(type(o).__name__ for o in trainer.optimizers)
     pairs = {
         "protocol": PROTOCOL_VERSION,
         "lightning_chaos": lightning_chaos.__version__,
         "torch": torch.__version__.partition("+")[0],
+        "quorum": quorum,
         "precision": trainer.precision,
         **{f"model {name}": value for name, value in model},
         "optimizers": optimizers,

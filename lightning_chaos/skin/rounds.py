@@ -39,7 +39,7 @@ class Rounds(Seat):
         assert self._pull is not None and self._healing is not None
         self._end_round()
         while True:
-            turn = self.node.turn()
+            turn = self.node.turn(self._samples.committed if self._samples is not None else 0)
             match turn:
                 case Go(view=view, sharers=sharers):
                     self.node.begin_round()

@@ -90,6 +90,12 @@ class Samples:
         return self._batches_left(whole, self._members)
 
     @property
+    def committed(self) -> int:
+        """Samples of all rounds so far; of a data epoch that is over, all of the dataset."""
+        ledger = self.ledger
+        return max(ledger.epoch, 0) * ledger.size + ledger.size - ledger.left
+
+    @property
     def weight(self) -> int:
         """Samples behind this member's gradients of the round."""
         return self.share - sum(micro.weight for micro in self._silent)

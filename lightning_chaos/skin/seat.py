@@ -103,6 +103,7 @@ class Seat:
             peers=tuple(str(address) for address in settings.peers),
             min_members=settings.min_members,
             may_found=settings.join_at_round < 0,
+            alone=settings.quorum == "any",
             timeout_s=settings.timeout_s,
             worker_timeout_s=settings.worker_timeout_s,
             linger_s=settings.linger_s,

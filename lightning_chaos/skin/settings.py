@@ -19,6 +19,7 @@ from lightning_chaos.transport.address import Address, check_allowed, parse_addr
 from lightning_chaos.transport.relayed import dialler_for
 
 BufferMode = Literal["mean", "first", "local"]
+QuorumMode = Literal["majority", "any"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Settings:
     log_dir: str
     join_at_round: int
     buffers: BufferMode
+    quorum: QuorumMode
+    """What a side of a cut network does that is not the larger one: wait, or go on alone."""
     relay: str
     """The lab's relay, dialled instead of the other nodes; '' for none."""
     replay: str
@@ -62,6 +65,7 @@ def resolve(
     log_dir: str | os.PathLike[str] | None = None,
     join_at_round: int | None = None,
     buffers: str = "mean",
+    quorum: str | None = None,
 ) -> Settings:
     """Settings from arguments and environment.
 
@@ -73,6 +77,10 @@ def resolve(
         check_one_worker(int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1)))
     if buffers not in get_args(BufferMode):
         raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
+    quorum = quorum or env.text("CHAOS_QUORUM", "majority")
+    if quorum not in get_args(QuorumMode):
+        choices = ", ".join(get_args(QuorumMode))
+        raise ConfigError(f"quorum={quorum!r} (quorum=, CHAOS_QUORUM): choose one of {choices}")
     insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
     rate = env.number("link_rate", "CHAOS_LINK_RATE", link_rate, 0.0, least=0.0)
     listed = env.text("CHAOS_PEERS", "") if peers is None else peers
@@ -94,6 +102,7 @@ def resolve(
         log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
         join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
         buffers=cast(BufferMode, buffers),
+        quorum=cast(QuorumMode, quorum),
         relay=env.text("CHAOS_RELAY", ""),
         replay=env.text("CHAOS_REPLAY", ""),
     )

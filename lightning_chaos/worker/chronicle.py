@@ -55,6 +55,7 @@ class Chronicle:
             switch=view.switch,
             round=begun,
             reason=reason,
+            **({"island": view.lineage.island} if view.lineage.island else {}),
         )
 
     def frozen(self) -> None:
@@ -76,6 +77,10 @@ class Chronicle:
         """From now on the peer has no link to these."""
         lost = {uid.rpartition("/")[0]: why for uid, why in reasons.items()}
         self._run_log.write("links", lost=lost)
+
+    def waiting(self, reason: str) -> None:
+        """The peer waits for this, '' for nothing any more."""
+        self._run_log.write("waiting", reason=reason)
 
     def leaving(self) -> None:
         """This node asks to be planned out."""

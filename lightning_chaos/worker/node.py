@@ -139,7 +139,9 @@ class Node:
         self._in_step = False
         before = self._station
         self._call(before.aclose(before.apart))
-        self._config = msgspec.structs.replace(self._config, base_epoch=before.course.view.epoch)
+        last = before.course.view
+        where = before.where or tuple(m.address for m in last.members if m.uid != before.me.uid)
+        self._config = msgspec.structs.replace(self._config, base_epoch=last.epoch, known=where)
         self._station = self._new_station()
         if self._leaving:  # told to the last incarnation only
             self._tell(Station.leave)
@@ -219,9 +221,13 @@ class Node:
     def _tell(self, work: Callable[[Station], None]) -> None:
         self._loop.call_soon_threadsafe(work, self._station)
 
-    def turn(self) -> Turn:
-        """What may be done at the begin of the next round; waits until it is known."""
-        return self._call(self._station.turn(self._round + 1))
+    def turn(self, samples: int = 0) -> Turn:
+        """What may be done at the begin of the next round; waits until it is known.
+
+        Args:
+            samples: committed by all rounds so far, over all data epochs.
+        """
+        return self._call(self._station.turn(self._round + 1, samples))
 
     def begin_round(self) -> int:
         """After a :class:`Go`: the round has begun; its number."""

@@ -73,8 +73,12 @@ class Station:
     """This node wants to go, and must not join any more."""
     standing: local.Standing | None = None
     apart: str = ""
+    where: tuple[str, ...] = ()
+    """Addresses of those who went on without this incarnation, as far as they are known."""
     waiting: str = ""
     peer_pid: int = 0
+    samples: int = 0
+    """Committed by the rounds so far, over all data epochs."""
     all_done: bool = False
     _course: Course | None = None
     _error: ChaosError | None = None
@@ -169,7 +173,8 @@ class Station:
                 self._install(view, decision, reason)
             case local.Refused(reason=reason, setting=setting):
                 self._error = FingerprintError(reason) if setting else JoinError(reason)
-            case local.Removed(reason=reason):
+            case local.Removed(reason=reason, where=where):
+                self.where = where
                 self.fall_out(reason)
             case local.RunOver(round=round_):
                 self._error = RunFinished(round_)
@@ -179,6 +184,7 @@ class Station:
                 self.on_stop(reason)
             case local.Waiting(reason=reason):
                 self.waiting = reason
+                self._chronicle.waiting(reason)
             case local.NoLink(reasons=reasons):
                 self._chronicle.links(reasons)
             case _:
@@ -332,12 +338,14 @@ class Station:
         """Alone, and founded the run anew: its last incarnation's rounds stand, as its own."""
         before._chronicle.all_stable()
         self.course.begun = before.course.begun
-        self.tell_peer(local.Begun(self.course.begun))
+        self.samples = before.samples
+        self.tell_peer(local.Begun(self.course.begun, self.samples))
 
     # ---- training: rounds ------------------------------------------------------------------
 
-    async def turn(self, round_: int) -> Turn:
+    async def turn(self, round_: int, samples: int) -> Turn:
         """What this worker may do at the begin of that round; waits until it is known."""
+        self.samples = samples
         turn: Turn = await self.until(lambda: self._look(round_))
         if isinstance(turn, Go) and round_ > self.course.begun:
             assert self._mesh is not None
@@ -345,7 +353,7 @@ class Station:
             for view, reason in self.course.enter(round_):
                 self._chronicle.in_force(view, reason, round_)
                 self._mesh.let_go(view)
-            self.tell_peer(local.Begun(round_))
+            self.tell_peer(local.Begun(round_, samples))
             return Go(self.in_force or turn.view, turn.sharers)
         return turn
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.messages import Carry, Message, decode
+from lightning_chaos.protocol.messages import Carry, Message, ViewNews, decode
 from lightning_chaos.protocol.values import Ballot, View
 
 
@@ -21,7 +21,7 @@ def show(message: Message | local.Local) -> str:
         parts.append(f"{ballot(proposal.ballot)} epoch {view.epoch} from {view.switch}:")
         parts.append(",".join(m.node for m in view.members))
         parts += [f"learning {m.node}" for m in view.learners]
-        parts += without(view)
+        parts += [*without(view), *kin(view)]
         parts.append("planned" if proposal.planned else "unplanned")
     for field in ("ballot", "reason", "setting", "uid", "uids", "round", "epoch"):
         value = getattr(message, field, None)
@@ -36,7 +36,9 @@ def show(message: Message | local.Local) -> str:
         view = message.view
         parts = [f"epoch {view.epoch} from {view.switch}: {','.join(m.node for m in view.members)}"]
         parts += [f"learning {m.node}" for m in view.learners]
-        parts += without(view)
+        parts += [*without(view), *kin(view)]
+    if isinstance(message, ViewNews):
+        parts += kin(message.view)
     if isinstance(message, local.Standing):
         parts = ["as newcomer" if message.newcomer else "as founder"]
     decision = getattr(message, "decision", None)
@@ -55,6 +57,13 @@ def show(message: Message | local.Local) -> str:
 def without(view: View) -> list[str]:
     """Links that the view has given up."""
     return [f"without {clean(a)}-{clean(b)}" for a, b in view.missing]
+
+
+def kin(view: View) -> list[str]:
+    """Whose island it is, and what it claims."""
+    claim, island = view.lineage.claim, view.lineage.island
+    parts = [f"island of {clean(island)}"] if island else []
+    return parts + ([f"claim {claim.samples}"] if claim is not None else [])
 
 
 def ballot(b: Ballot) -> str:
