@@ -135,9 +135,10 @@ class Arrival:
             if view.worth > mine.worth or alike:
                 standing.view = view
                 standing.connect_all(view)
-        elif standing.role is Role.LEARNER:
+        elif standing.role in (Role.LEARNER, Role.LEAVING):
+            # Whom it works with may have gone on there, and it cannot know who has not.
             shared = any(mine.find(uid) is not None for uid in view.uids)
-            if shared or view.worth > mine.worth:
+            if shared or (standing.role is Role.LEARNER and view.worth > mine.worth):
                 standing.drop_out(f"{view.lineage.story} goes on in epoch {view.epoch}", view)
         elif standing.role is Role.MEMBER:
             if first:

@@ -49,3 +49,5 @@ class Case:
     """Peers see when the process of another one is gone."""
     ends: bool = False
     """In the end the run is told to stop."""
+    alone: bool = False
+    """A side without a quorum goes on alone (``quorum="any"``)."""

@@ -91,7 +91,7 @@ class Control:
                 self.connect(node, uid)
             elif gone or self._clock.now - since > PATIENCE_S:
                 self._report_down(node, uid, "connection refused")
-                if gone or view is None or view.find(uid) is None:
+                if gone or view is None or not view.calls(uid):
                     del node.wanted[uid]
                 else:
                     node.wanted[uid] = NEVER  # reported; dialled on and on

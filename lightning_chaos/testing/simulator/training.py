@@ -62,6 +62,11 @@ class Training:
         """All have agreed to end after this round."""
         self._slice: Slice = ()
 
+    @property
+    def samples(self) -> int:
+        """Committed by the rounds so far."""
+        return self.ledger.size - self.ledger.left
+
     def begin(self, round_: int, sharers: tuple[Uid, ...]) -> None:
         """A round begins: take the batch and compute for a while."""
         worker, world = self._worker, self._worker.world

@@ -217,7 +217,7 @@ class Worker:
         match turn:
             case Go(sharers=sharers):
                 course.enter(self.begun + 1)
-                self.say(local.Begun(self.begun))
+                self.say(local.Begun(self.begun, self.training.samples))
                 self.training.begin(self.begun, sharers)
             case Gone():
                 self.doing = Doing.GONE

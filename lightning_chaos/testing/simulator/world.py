@@ -17,6 +17,7 @@ from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.clock import Clock
 from lightning_chaos.testing.simulator.control import Control
 from lightning_chaos.testing.simulator.invariants import Invariants
+from lightning_chaos.testing.simulator.lineages import Lineages
 from lightning_chaos.testing.simulator.node import Node, Nodes
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.paths import Paths
@@ -49,7 +50,8 @@ class World:
             self.clock, self.paths, self.nodes, same_machine=case.same_machine, give=self.give
         )
         self.wires = Wires(self.clock, self.paths, self.nodes)
-        self.invariants = Invariants(self)
+        self.alone = case.alone
+        self.invariants = Lineages(self) if case.alone else Invariants(self)
         self.stop_asked = False
         self._serial = itertools.count(1)
         self._lock: Node | None = None
@@ -69,6 +71,7 @@ class World:
             timeout_s=TIMEOUT_S,
             worker_timeout_s=WORKER_TIMEOUT_S,
             linger_s=LINGER_S,
+            alone=self.alone,
         )
         node = Node(me, peer, Worker(me, self))
         self.nodes[me.uid] = node
