@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_chaos.collective.layout import FLOAT_BYTES, Chunk, Layout
+from lightning_chaos.collective.layout import Chunk, Layout
 from lightning_chaos.collective.roots import Floats, Sum
 from lightning_chaos.planning.values import ReducePlan
 from lightning_chaos.protocol.values import Uid
@@ -43,7 +43,7 @@ class Sums:
             for uid in members:
                 place = self._places[uid][chunk.tree]
                 if place.adds:
-                    mean = _piece(result, chunk)
+                    mean = chunk.of(result)
                     into = mean if place.parent is None else np.empty_like(mean)
                     self._sums[chunk.id, uid] = Sum(place.givers, into), into
 
@@ -53,7 +53,7 @@ class Sums:
             place = self._places[uid][chunk.tree]
             to = uid if place.adds else place.parent
             assert to is not None
-            piece = _piece(vector, chunk)
+            piece = chunk.of(vector)
             self._give(chunk, to, uid, piece.copy() if chunk.tree.parents else piece, weight)
 
     def _give(self, chunk: Chunk, to: Uid, giver: Uid, piece: Floats, weight: float) -> None:
@@ -66,7 +66,3 @@ class Sums:
             total.divide()
         else:
             self._give(chunk, parent, to, into, total.weight)
-
-
-def _piece(vector: Floats, chunk: Chunk) -> Floats:
-    return vector[chunk.offset // FLOAT_BYTES : (chunk.offset + chunk.length) // FLOAT_BYTES]
