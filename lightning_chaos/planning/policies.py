@@ -26,7 +26,8 @@ import msgspec
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.chain import check_chain, plan_over_chain
-from lightning_chaos.planning.pull import DonorLink, PullPlan, feed
+from lightning_chaos.planning.completion import max_min
+from lightning_chaos.planning.pull import DonorLink, PullPlan
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,7 +133,7 @@ def autoscaling_counts(scene: Scene) -> Outcome:
         ConfigError: the sizes of the tensors are not given, or are not those of the state.
     """
     if not scene.tensors:
-        raise ConfigError("autoscaling-counts splits by tensors: give their sizes (tensors_mb)")
+        raise ConfigError("a split by tensors needs the size of each; give tensors_mb")
     if sum(scene.tensors) != scene.total_bytes or min(scene.tensors) < 0:
         raise ConfigError(
             f"the tensors sum up to {sum(scene.tensors)} bytes and the state has "
@@ -208,13 +209,13 @@ class _Part(msgspec.Struct, frozen=True):
 
 
 def _sent(scene: Scene, policy: str, source: str, parts: Sequence[_Part]) -> Outcome:
-    """All parts are sent at once; those who send share what the newcomer can take in."""
+    """All parts are sent at once; those who send share fairly what the newcomer can take in."""
     senders = [part for part in parts if part.bytes]
-    rates = feed([part.donor for part in senders], scene.ingress_bytes_per_s)
+    rates = _rates([part.donor for part in senders], scene)
     ends_s = {
         part.donor.name: part.donor.release_s
         + part.pieces * part.donor.overhead_s
-        + (part.bytes / rate if rate else math.inf)
+        + part.bytes / rate
         for part, rate in zip(senders, rates, strict=True)
     }
     end_s = max(ends_s.values())
@@ -225,13 +226,18 @@ def _sent(scene: Scene, policy: str, source: str, parts: Sequence[_Part]) -> Out
 def _least_load(scene: Scene, size: int) -> list[int]:
     """Shards per donor if each goes to the one that would be free first; ties to the first."""
     counts = [0] * len(scene.donors)
+    rates = _rates(scene.donors, scene)
     loads = [(donor.release_s, i) for i, donor in enumerate(scene.donors)]
     heapq.heapify(loads)
     for _ in range(-(-scene.total_bytes // size)):
         load, i = loads[0]
         counts[i] += 1
-        heapq.heapreplace(loads, (load + scene.donors[i].shard_s(size), i))
+        heapq.heapreplace(loads, (load + scene.donors[i].overhead_s + size / rates[i], i))
     return counts
+
+
+def _rates(donors: Sequence[DonorLink], scene: Scene) -> list[float]:
+    return max_min([donor.rate_bytes_per_s for donor in donors], scene.ingress_bytes_per_s)
 
 
 def _regrouped(scene: Scene, outcome: Outcome) -> Outcome:
