@@ -91,7 +91,9 @@ def read_cluster(path: Path) -> Cluster:
     try:
         told = msgspec.yaml.decode(path.read_bytes(), type=ClusterFile)
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"{path} is not a cluster file: {error}") from None
+        # in one line: what YAML says of a place has several
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not a cluster file: {reason}") from None
     try:
         return _cluster(told)
     except ConfigError as error:

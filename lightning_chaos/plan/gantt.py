@@ -31,13 +31,13 @@ def draw(scene: Scene, newcomer: str, outcome: Outcome, to: Path) -> None:
         axes.barh(row, end_s - donor.release_s, left=donor.release_s, color="#4c78a8")
         sent = f" {outcome.bytes_from[donor.name] / 1e6:.1f} MB"
         axes.text(donor.release_s, row, sent, va="center", color="white", clip_on=True)
-    axes.axvline(bound_s(scene), color="#d62728", linestyle="--", label="bound")
+    best_s = bound_s(scene)
+    axes.axvline(best_s, color="#d62728", linestyle="--")
     axes.set_yticks(range(len(scene.donors)), [donor.name for donor in scene.donors])
-    axes.invert_yaxis()
+    axes.set_ylim(len(scene.donors) - 0.5, -0.5)
     axes.set_xlim(left=0)
-    axes.set_xlabel("seconds")
+    axes.set_xlabel(f"seconds; dashed: the bound, {best_s:.3f}")
     axes.set_title(f"{outcome.policy}: {newcomer} has its state after {outcome.transfer_s:.3f} s")
-    axes.legend(loc="lower right")
     try:
         figure.savefig(to, dpi=120)
     except (OSError, ValueError) as error:
