@@ -10,6 +10,7 @@ ChaosError
 │   └── StateDeclined       because the members cannot send theirs
 ├── PlanError               links or figures from which no plan can be made
 ├── DataError               a DataLoader that cannot be shared exactly
+├── PlanError               a schedule that could not be proved the best
 ├── OperationMismatch       members asked for different operations under one number
 ├── ReplayError             a run log that cannot be replayed here
 └── NodeLost                this node can no longer take part in the run
@@ -56,6 +57,10 @@ class PlanError(ChaosError, ValueError):
 
 class DataError(ChaosError, ValueError):
     """A DataLoader cannot be shared so that every sample counts exactly once."""
+
+
+class PlanError(ChaosError, RuntimeError):
+    """A schedule could not be proved the best; the message says what to change."""
 
 
 class OperationMismatch(ChaosError, RuntimeError):
