@@ -28,8 +28,10 @@ def mesh_plan(members: Sequence[str], missing: Iterable[Pair] = ()) -> ReducePla
         missing: links that are not there; pairs of which one is no member do not matter.
 
     Raises:
-        PlanError: the links that are left do not join all members.
+        PlanError: the links that are left do not join all members, or there are none.
     """
+    if not members:
+        raise PlanError("there is nobody to plan for; a plan needs at least one member")
     dead = pairs_of(members, missing)
     if not dead:
         return ReducePlan.direct((1,) * len(members))
@@ -138,7 +140,7 @@ class _Mender:
                 if best is None or key < best[0]:
                     best = key, (upper, lower)
         if best is None:
-            raise PlanError(_apart(self._members, depth))
+            raise cut_off(self._members, depth)
         return best[1]
 
     @staticmethod
@@ -157,11 +159,14 @@ class _Mender:
             self._extra[link] = self._extra.get(link, 0) + share
 
 
-def _apart(members: Sequence[str], reached: Iterable[int]) -> str:
-    here = sorted(reached)
-    there = sorted(set(range(len(members))) - set(here))
-    one, other = (", ".join(members[rank] for rank in side) for side in (here, there))
-    return f"no links join {one} and {other}: bring one back, or let one side leave"
+def cut_off(members: Sequence[str], reached: Iterable[int]) -> PlanError:
+    """The error that no links join the members of these ranks and the others."""
+    here = set(reached)
+    sides: tuple[list[str], list[str]] = [], []
+    for rank, name in enumerate(members):
+        sides[rank not in here].append(name)
+    one, other = (", ".join(side) for side in sides)
+    return PlanError(f"no links join {one} and {other}: bring one back, or let one side leave")
 
 
 def _height(tree: Tree, members: int) -> int:
