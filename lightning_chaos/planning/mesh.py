@@ -73,7 +73,6 @@ class _Mender:
         self, plan: ReducePlan, members: Sequence[str], dead: Sequence[tuple[int, int]]
     ) -> None:
         self._members = members
-        self._dead = dead
         count = len(members)
         self._near = [set(range(count)) - {rank} for rank in range(count)]
         for a, b in dead:
@@ -92,7 +91,7 @@ class _Mender:
     def mend(self, tree: Tree, share: int) -> Tree:
         """The tree without dead links; itself if it has none."""
         count, root = len(self._members), tree.root
-        if not any(tree.uses(a, b) for a, b in self._dead):
+        if all(parent in self._near[rank] for rank, parent in tree.links(count)):
             return tree
         parents = list(tree.parents) or [root] * count
         below: list[list[int]] = [[] for _ in range(count)]

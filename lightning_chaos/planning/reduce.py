@@ -180,11 +180,7 @@ class _Layout:
         """The tree whose farthest member is nearest; of equals the one of the oldest root."""
         everybody = [set(near) for near in self._near]
         best = min((self._hang(root, everybody) for root in range(self._count)), key=_nearness)
-        edges = [
-            (min(rank, parent), max(rank, parent))
-            for rank in range(self._count)
-            if (parent := best.tree.parent(rank)) is not None
-        ]
+        edges = [(min(link), max(link)) for link in best.tree.links(self._count)]
         card_s = self._capacity.seconds_per_byte(self._capacity.uses(edges))
         return best._replace(byte_s=max(best.byte_s, card_s))
 
@@ -213,11 +209,9 @@ class _Layout:
         """What the busiest member spends on the messages of all these trees, seconds."""
         busy = [0] * self._count
         for tree in trees:
-            for rank in range(self._count):
-                parent = tree.parent(rank)
-                if parent is not None:  # up and down, at both ends
-                    busy[rank] += 2
-                    busy[parent] += 2
+            for rank, parent in tree.links(self._count):  # up and down, at both ends
+                busy[rank] += 2
+                busy[parent] += 2
         return max(busy) * MESSAGE_S
 
     def _hang(self, root: int, near: Sequence[Iterable[int]]) -> _Piece:
