@@ -153,7 +153,7 @@ class Capacity:
                     if rank not in reach or offer < reach[rank]:
                         reach[rank] = offer
             if not reach:
-                raise cut_off(self.members, depth)
+                raise PlanError(cut_off(self.members, depth))
             newest = min(reach, key=lambda rank: (reach[rank], rank))
             above = reach.pop(newest)[2]
             depth[newest] = depth[above] + 1

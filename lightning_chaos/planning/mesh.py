@@ -41,7 +41,8 @@ def mesh_plan(members: Sequence[str], missing: Iterable[Pair] = ()) -> ReducePla
         for rank in pair:
             lacks[rank] += 1
     plan = reroute(ReducePlan.direct([_WHOLE // (1 + m) for m in lacks]), members, missing)
-    quick = min(plan.trees, key=lambda tree: (_height(tree, len(members)), tree.root))
+    count = len(members)
+    quick = min(plan.trees, key=lambda tree: (tree.height(tree.root, count), tree.root))
     return msgspec.structs.replace(plan, quick=quick)
 
 
@@ -139,7 +140,7 @@ class _Mender:
                 if best is None or key < best[0]:
                     best = key, (upper, lower)
         if best is None:
-            raise cut_off(self._members, depth)
+            raise PlanError(cut_off(self._members, depth))
         return best[1]
 
     @staticmethod
@@ -158,20 +159,9 @@ class _Mender:
             self._extra[link] = self._extra.get(link, 0) + share
 
 
-def cut_off(members: Sequence[str], reached: Iterable[int]) -> PlanError:
-    """The error that no links join the members of these ranks and the others."""
-    here = set(reached)
-    sides: tuple[list[str], list[str]] = [], []
-    for rank, name in enumerate(members):
-        sides[rank not in here].append(name)
-    one, other = (", ".join(side) for side in sides)
-    return PlanError(f"no links join {one} and {other}: bring one back, or let one side leave")
-
-
-def _height(tree: Tree, members: int) -> int:
-    """Links from the root to the farthest member."""
-    height, level = -1, [tree.root]
-    while level:
-        height += 1
-        level = [child for rank in level for child in tree.children(rank, members)]
-    return height
+def cut_off(members: Sequence[str], reached: Iterable[int]) -> str:
+    """What is wrong when no links join the members of these ranks and the others."""
+    here = sorted(reached)
+    there = sorted(set(range(len(members))) - set(here))
+    one, other = (", ".join(members[rank] for rank in side) for side in (here, there))
+    return f"no links join {one} and {other}: bring one back, or let one side leave"

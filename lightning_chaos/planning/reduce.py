@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.capacity import Capacity, Edge
 from lightning_chaos.planning.graph import Graph
 from lightning_chaos.planning.mesh import cut_off, mesh_plan
@@ -228,7 +229,7 @@ class _Layout:
                     hop_s, hop_byte_s = self._near[rank][other]
                     heapq.heappush(queue, (far_s + hop_s, bytes_s + hop_byte_s, other, rank))
         if len(reach) < self._count:
-            raise cut_off(self._capacity.members, reach)
+            raise PlanError(cut_off(self._capacity.members, reach))
         star = all(parent == root for parent in parents)
         tree = Tree(root, () if star else tuple(parents))
         return _Piece(tree, 0, max(reach.values()), max(byte_s))

@@ -43,6 +43,14 @@ class Tree(msgspec.Struct, frozen=True, array_like=True, dict=True):
                 children[parent].append(rank)
         return tuple(map(tuple, children))
 
+    def height(self, rank: int, members: int) -> int:
+        """Links from that member down to the farthest whose sum reaches it."""
+        height, level = -1, [rank]
+        while level:
+            height += 1
+            level = [child for one in level for child in self.children(one, members)]
+        return height
+
     def links(self, members: int) -> list[tuple[int, int]]:
         """Every member but the root with its parent, in member order."""
         parents = self.parents or (self.root,) * members
