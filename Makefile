@@ -65,5 +65,5 @@ $(WHEEL_VENV)/.installed: pyproject.toml constraints.txt | build
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet -c constraints.txt \
-	  "$$(echo dist/*.whl)[demo]" pytest pytest-timeout hypothesis
+	  "$$(echo dist/*.whl)[demo,exact,plot]" pytest pytest-timeout hypothesis
 	@touch $@

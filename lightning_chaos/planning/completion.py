@@ -17,6 +17,7 @@ Times are seconds.  An infinite period is a sender that sends nothing.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -74,13 +75,23 @@ def fluid(
     return now + (work - done) / min(speed, cap)
 
 
-def max_min(wanted: Sequence[float], budget: float) -> list[float]:
-    """What everybody gets of a budget: as much as wanted, or the same as all who want more."""
+def max_min(
+    wanted: Sequence[float], budget: float, weights: Sequence[float] | None = None
+) -> list[float]:
+    """Fair shares of a budget: as much as wanted, or as much per weight as all who want more.
+
+    Args:
+        wanted: the most that each can use, not negative.
+        budget: what there is.
+        weights: positive; equal if not given.
+    """
+    weights = weights or [1.0] * len(wanted)
     shares = [0.0] * len(wanted)
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    for done, i in enumerate(order):
-        shares[i] = min(wanted[i], budget / (len(wanted) - done))
-        budget -= shares[i]
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i] / weights[i])
+    waiting = [*itertools.accumulate(weights[i] for i in reversed(order))][::-1]
+    for i, still in zip(order, waiting, strict=True):
+        shares[i] = min(wanted[i], budget * weights[i] / still)
+        budget = max(0.0, budget - shares[i])
     return shares
 
 

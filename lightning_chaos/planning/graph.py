@@ -14,7 +14,7 @@ BYTES_PER_S_PER_MBIT = 125_000.0
 """Bytes per second that one Mbit/s is."""
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is known of the way from one member to another; the way back is a link of its own.
 
     It is checked where its ends are known, in :class:`Graph`.
@@ -45,7 +45,7 @@ class Link(msgspec.Struct, frozen=True):
         return None
 
 
-class Cap(msgspec.Struct, frozen=True):
+class Cap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a member's network card carries over all of its links together."""
 
     up_mbit: float = math.inf

@@ -17,6 +17,7 @@ time, so nothing counts but a proof.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -76,9 +77,12 @@ def prove(
     # The greedy's time only scales the numbers, so that tolerances mean the same for all sizes.
     scale_s = plan_pull(total_bytes, sizes[0], donors).makespan_s
     pulp = _pulp()
-    program, counts = _state(pulp, total_bytes, sizes, donors, scale_s)
-    engine = _engine(pulp, solver, limit_s)
-    program.solve(engine)
+    with warnings.catch_warnings():
+        # of what changes in PuLP 4, which has no solver of its own and is not asked for
+        warnings.simplefilter("ignore", DeprecationWarning)
+        program, counts = _state(pulp, total_bytes, sizes, donors, scale_s)
+        engine = _engine(pulp, solver, limit_s)
+        program.solve(engine)
     if program.sol_status != pulp.LpSolutionOptimal:
         raise PlanError(
             f"{engine.name} has not proved the best schedule within {limit_s:g} s "
