@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -143,19 +144,18 @@ class Capacity:
         """
         card = [prices[self._card[r]] if r in self._card else 0.0 for r, _ in enumerate(self._near)]
         depth, edges = {root: 0}, []
-        reach: dict[int, tuple[int, float, int]] = {}
+        offers: list[tuple[int, float, int, int]] = []
         newest = root
         while len(depth) < len(self.members):
             late = max(0, depth[newest] + 1 - height)
             for rank, row in self._near[newest]:
                 if rank not in depth:
-                    offer = late, prices[row] + card[rank] + card[newest], newest
-                    if rank not in reach or offer < reach[rank]:
-                        reach[rank] = offer
-            if not reach:
-                raise PlanError(cut_off(self.members, depth))
-            newest = min(reach, key=lambda rank: (reach[rank], rank))
-            above = reach.pop(newest)[2]
+                    price = prices[row] + card[rank] + card[newest]
+                    heapq.heappush(offers, (late, price, newest, rank))
+            while newest in depth:
+                if not offers:
+                    raise PlanError(cut_off(self.members, depth))
+                _, _, above, newest = heapq.heappop(offers)
             depth[newest] = depth[above] + 1
             edges.append((min(above, newest), max(above, newest)))
         return tuple(sorted(edges))

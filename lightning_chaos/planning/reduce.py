@@ -166,6 +166,14 @@ class _Piece(NamedTuple):
     """Seconds per byte of a piece that goes over the tree alone."""
 
 
+class _Place(NamedTuple):
+    """Of a member in a tree."""
+
+    far_s: float
+    byte_s: float
+    parent: int
+
+
 class _Layout:
     """Hangs trees on their roots."""
 
@@ -180,7 +188,8 @@ class _Layout:
     def quick(self) -> _Piece:
         """The tree whose farthest member is nearest; of equals the one of the oldest root."""
         everybody = [set(near) for near in self._near]
-        best = min((self._hang(root, everybody) for root in range(self._count)), key=_nearness)
+        hung = (self._hang(root, everybody) for root in range(self._count))
+        best = min(hung, key=lambda piece: piece.reach_s)
         edges = [(min(link), max(link)) for link in best.tree.links(self._count)]
         card_s = self._capacity.seconds_per_byte(self._capacity.uses(edges))
         return best._replace(byte_s=max(best.byte_s, card_s))
@@ -195,9 +204,7 @@ class _Layout:
         for a, b in edges:
             near[a].add(b)
             near[b].add(a)
-        hung = [self._hang(root, near) for root in range(self._count)]
-        nearest = min(map(_nearness, hung))
-        centres = [piece for piece in hung if _nearness(piece) <= nearest * (1 + 1e-9)]
+        centres = [self._hang(root, near) for root in self._centres(near)]
         alone_s = centres[0].byte_s * share / _PARTS
         number = math.ceil(alone_s / slowest_s - 1e-3)
         number = min(number, share)
@@ -215,25 +222,36 @@ class _Layout:
                 busy[parent] += 2
         return max(busy) * MESSAGE_S
 
+    def _centres(self, near: Sequence[Iterable[int]]) -> list[int]:
+        """Whose farthest member is nearest in a tree: it is one of the two that are farthest."""
+        one = self._reach(0, near)
+        one = self._reach(max(one, key=one.__getitem__), near)
+        other = self._reach(max(one, key=one.__getitem__), near)
+        farthest = [max(one[rank].far_s, other[rank].far_s) for rank in range(self._count)]
+        nearest = min(farthest) * (1 + 1e-9)
+        return [rank for rank, far_s in enumerate(farthest) if far_s <= nearest]
+
     def _hang(self, root: int, near: Sequence[Iterable[int]]) -> _Piece:
         """The tree of shortest round trips from this root over the links in ``near``."""
-        reach, byte_s, parents = {}, [0.0] * self._count, [root] * self._count
+        reach = self._reach(root, near)
+        star = all(place.parent == root for place in reach.values())
+        tree = Tree(root, () if star else tuple(reach[r].parent for r in range(self._count)))
+        far_s = max(place.far_s for place in reach.values())
+        return _Piece(tree, 0, far_s, max(place.byte_s for place in reach.values()))
+
+    def _reach(self, root: int, near: Sequence[Iterable[int]]) -> dict[int, _Place]:
+        """Shortest round trips from there over the links in ``near`` (Dijkstra)."""
+        reach: dict[int, _Place] = {}
         queue = [(0.0, 0.0, root, root)]
         while queue:
-            far_s, bytes_s, rank, parent = heapq.heappop(queue)
+            far_s, byte_s, rank, parent = heapq.heappop(queue)
             if rank in reach:
                 continue
-            reach[rank], byte_s[rank], parents[rank] = far_s, bytes_s, parent
+            reach[rank] = _Place(far_s, byte_s, parent)
             for other in near[rank]:
                 if other not in reach:
                     hop_s, hop_byte_s = self._near[rank][other]
-                    heapq.heappush(queue, (far_s + hop_s, bytes_s + hop_byte_s, other, rank))
+                    heapq.heappush(queue, (far_s + hop_s, byte_s + hop_byte_s, other, rank))
         if len(reach) < self._count:
             raise PlanError(cut_off(self._capacity.members, reach))
-        star = all(parent == root for parent in parents)
-        tree = Tree(root, () if star else tuple(parents))
-        return _Piece(tree, 0, max(reach.values()), max(byte_s))
-
-
-def _nearness(piece: _Piece) -> float:
-    return piece.reach_s
+        return reach
