@@ -72,6 +72,21 @@ def test_any_joined_members_get_a_plan_without_fault(
 
 
 @given(joined())
+def test_no_tree_is_higher_than_its_root_is_far_from_others(
+    case: tuple[tuple[str, ...], list[tuple[str, str]]],
+) -> None:
+    members, missing = case
+    dead = {frozenset(map(members.index, pair)) for pair in missing}
+    for tree in mesh_plan(members, missing).trees:
+        reached, far = {tree.root}, 0
+        while len(reached) < len(members):
+            others = set(range(len(members))) - reached
+            reached |= {b for b in others if any({a, b} not in dead for a in reached)}
+            far += 1
+        assert tree.height(tree.root, len(members)) == far
+
+
+@given(joined())
 def test_losing_links_changes_only_the_trees_that_used_them(
     case: tuple[tuple[str, ...], list[tuple[str, str]]],
 ) -> None:

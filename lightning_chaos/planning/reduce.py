@@ -36,7 +36,9 @@ from lightning_chaos.planning.shares import best_shares
 from lightning_chaos.planning.values import ReducePlan, Tree
 
 MESSAGE_S = 1e-4
-"""What it costs a member to send or take in one message, seconds."""
+"""What it costs a member to send or take in one message, seconds.
+
+Two members on loopback reduce 4 KB in 0.7 ms, with six messages each."""
 
 _GOOD_ENOUGH = 1.05
 """Direct trees are taken if no others can be faster by more: they relay nothing."""
