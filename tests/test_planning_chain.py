@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optimality import check_rules
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.chain import plan_over_chain, shard_chain
@@ -35,6 +36,8 @@ def test_the_scan_that_stops_finds_what_all_sizes_have(
     every = [plan_pull(total, size, donors, *ingress) for size in CHAIN]
     best = min(every, key=lambda plan: plan.makespan_s)
     assert plan_over_chain(total, CHAIN, donors, *ingress) == best
+    if not cap:
+        check_rules(best, donors)
 
 
 @given(states, donor_lists(st.just(0.0)))

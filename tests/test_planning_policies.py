@@ -192,3 +192,21 @@ def test_tensors_that_are_not_the_state_are_refused(tensors: tuple[int, ...]) ->
 def test_costs_that_cannot_be_are_refused(costs: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="costs"):
         Costs(**costs)
+
+
+@pytest.mark.parametrize(
+    ("total", "number", "sizes", "cap"),
+    [
+        (0, 1, (1,), 1.0),
+        (9, 0, (1,), 1.0),
+        (9, 1, (10,), 1.0),
+        (9, 1, (), 1.0),
+        (9, 1, (3, 2), 1.0),
+        (9, 1, (1,), 0.0),
+    ],
+)
+def test_a_scene_in_which_nothing_can_be_planned_is_refused(
+    total: int, number: int, sizes: tuple[int, ...], cap: float
+) -> None:
+    with pytest.raises(ConfigError):
+        Scene(total, donors(*[100] * number), sizes, cap)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optimality import check_rules
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.completion import fluid, greedy, max_min, rounding
 from lightning_chaos.planning.graph import Cap, Graph, Link
 from lightning_chaos.planning.pull import (
     DonorLink,
-    PullPlan,
     choose_shard_bytes,
     donors_of,
     feed,
@@ -36,10 +38,6 @@ instances = st.tuples(
 
 def donor_links(figures: list[tuple[float, float, float]]) -> list[DonorLink]:
     return [DonorLink(f"d{i}", *figure) for i, figure in enumerate(figures)]
-
-
-def completion(plan: PullPlan, donor: DonorLink, extra: int = 0) -> float:
-    return donor.release_s + (plan.counts[donor.name] + extra) * donor.shard_s(plan.shard_bytes)
 
 
 def brute_force(shards: int, shard_bytes: int, donors: list[DonorLink]) -> float:
@@ -83,24 +81,7 @@ def test_the_rules_of_optimality_hold(
 ) -> None:
     shard_bytes, shards, figures = instance
     donors = donor_links(figures)
-    plan = plan_pull(shards * shard_bytes, shard_bytes, donors)
-    used = [d for d in donors if plan.counts[d.name]]
-    # sufficient: no shard would be earlier as the next of another donor
-    assert max(completion(plan, d) for d in used) <= min(completion(plan, d, 1) for d in donors)
-    # necessary and sufficient: fewer than K completions are earlier than the makespan
-    earlier = [
-        at
-        for d in donors
-        for j in range(1, shards + 1)
-        if (at := d.release_s + j * d.shard_s(shard_bytes)) < plan.makespan_s
-    ]
-    assert len(earlier) < shards
-    # a donor that is used has its first shard there by then
-    assert all(d.release_s + d.shard_s(shard_bytes) <= plan.makespan_s for d in used)
-    # and the plan says who ends when
-    assert plan.ends_s == {
-        d.name: completion(plan, d) if plan.counts[d.name] else 0.0 for d in donors
-    }
+    check_rules(plan_pull(shards * shard_bytes, shard_bytes, donors), donors)
 
 
 @given(
@@ -273,3 +254,10 @@ def test_a_newcomer_that_nobody_reaches_is_refused_by_name() -> None:
 def test_a_newcomer_that_takes_in_nothing_is_refused(cap: float) -> None:
     with pytest.raises(ConfigError, match="must be positive"):
         plan_pull(10, 1, [DonorLink("a", 1.0)], cap)
+
+
+def test_the_worked_example_of_the_documents_is_right() -> None:
+    page = Path(__file__).parent.parent / "docs/planning.md"
+    done = doctest.testfile(str(page), module_relative=False)
+    assert done.attempted == 5
+    assert done.failed == 0

@@ -27,7 +27,7 @@ import msgspec
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.chain import check_chain, plan_over_chain
 from lightning_chaos.planning.completion import max_min
-from lightning_chaos.planning.pull import DonorLink, PullPlan
+from lightning_chaos.planning.pull import DonorLink, PullPlan, check_pull
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +53,12 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Scene(msgspec.Struct, frozen=True):
-    """One newcomer, its donors, and what all policies share."""
+    """One newcomer, its donors, and what all policies share.
+
+    Raises:
+        ConfigError: no donor, nothing to pull, sizes that are no chain or larger than the state,
+            or an ingress that is not positive.
+    """
 
     total_bytes: int
     donors: tuple[DonorLink, ...]
@@ -63,6 +68,10 @@ class Scene(msgspec.Struct, frozen=True):
     tensors: tuple[int, ...] = ()
     """Bytes of each tensor in order; only autoscaling-counts asks for them."""
     costs: Costs = Costs()
+
+    def __post_init__(self) -> None:
+        check_chain(self.sizes)
+        check_pull(self.total_bytes, self.sizes[0], self.donors, self.ingress_bytes_per_s)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -154,7 +163,6 @@ def chaos_v1(scene: Scene) -> Outcome:
 
     The search takes the makespan to fall and then rise along the chain, which it need not do.
     """
-    check_chain(scene.sizes)
 
     def of(size: int) -> Outcome:
         parts = [

@@ -98,7 +98,7 @@ def plan_pull(
         ConfigError: nothing to pull, no donor, two of one name, a shard size that is not in
             1..total_bytes, or an ingress that is not positive.
     """
-    _check(total_bytes, shard_bytes, donors, ingress_bytes_per_s)
+    check_pull(total_bytes, shard_bytes, donors, ingress_bytes_per_s)
     shards = -(-total_bytes // shard_bytes)
     releases = [donor.release_s for donor in donors]
     periods = [donor.shard_s(shard_bytes) for donor in donors]
@@ -195,9 +195,14 @@ def choose_shard_bytes(total_bytes: int) -> int:
     return size
 
 
-def _check(
+def check_pull(
     total_bytes: int, shard_bytes: int, donors: Sequence[DonorLink], ingress_bytes_per_s: float
 ) -> None:
+    """Refuse what cannot be planned.
+
+    Raises:
+        ConfigError: see :func:`plan_pull`.
+    """
     if not donors:
         raise ConfigError("a pull needs at least one donor")
     if len({donor.name for donor in donors}) != len(donors):
