@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from lightning_chaos.errors import AddressError, WireError
+from lightning_chaos.errors import AddressError, ChaosError, WireError
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
 from lightning_chaos.peer.doorkeeper import Doorkeeper
@@ -45,7 +45,7 @@ from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import Status
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.protocol.wishes import node_of
-from lightning_chaos.transport.address import parse_address
+from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.relayed import dialler_for
 
@@ -139,7 +139,10 @@ class Driver:
                 self._doorkeeper = Doorkeeper(
                     self._door, self._handover, self._links.adopt, group.create_task
                 )
-                jobs = (self._doorkeeper.run(), self._tick(), self._hear_worker(), self._search())
+                jobs = (
+                    *(self._doorkeeper.run(), self._tick(), self._hear_worker()),
+                    *(self._search(), self._seek()),
+                )
                 tasks = [group.create_task(job) for job in jobs]
                 await self._over.wait()
                 self._leave_directory()
@@ -211,13 +214,8 @@ class Driver:
             self._check_lost()
 
     def _in_view(self, uid: Uid) -> bool:
-        """Members, learners, and those it split off from until their next incarnation is here."""
         view = self._membership.view
-        if view is None or not view.calls(uid):
-            return False
-        node = node_of(uid)
-        newer = any(other != uid and node_of(other) == node for other in self._links.up)
-        return view.find(uid) is not None or not newer
+        return view is not None and view.find(uid) is not None
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -320,6 +318,18 @@ class Driver:
                 # this node finds nobody in the directory and must found the run at once.
                 self._doorkeeper.greet()
                 await self._wait_for_answer(result.exclusive)
+
+    async def _seek(self) -> None:
+        """Call where those were without whom this lineage went on: perhaps they went on too."""
+        while True:
+            await asyncio.sleep(self._config.timeout_s)
+            view = self._membership.view
+            here = {self._config.node, *(node_of(uid) for uid in self._links.up)}
+            for member in view.sought if view is not None else ():
+                if member.node not in here:
+                    with contextlib.suppress(OSError, ChaosError):
+                        address = Address(member.host, member.port)
+                        await self._links.meet(address, self._config.timeout_s)
 
     def _no_run_yet(self, patience_ends: float) -> Searched | None:
         """A node that may not found the run waits for it, but not for ever."""

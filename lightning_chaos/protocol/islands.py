@@ -33,7 +33,7 @@ class Islands:
     def hear(self, view: View) -> bool:
         """Somebody's view of another lineage; whether it says anything new."""
         known = self.known.get(view.lineage.name)
-        if known is not None and known.epoch >= view.epoch:
+        if known is not None and known.epoch >= view.epoch and known.worth >= view.worth:
             return False
         self.known[view.lineage.name] = view
         return True

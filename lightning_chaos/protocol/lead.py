@@ -46,6 +46,9 @@ SPLIT_AFTER = 1
 Less than after what the next in line takes the lead.
 """
 
+MOST_SOUGHT = 16
+"""So many of those that went lost last are called again and again."""
+
 Steps = list[tuple[Uid, Message]]
 
 
@@ -293,11 +296,8 @@ class Lead:
         if not self._alone or now - self._lacks_since < SPLIT_AFTER * self._timeout_s:
             return []
         new = change.proposal.view
-        island = Lineage(
-            view.lineage.founder,
-            f"{self._me}@{new.epoch}",
-            tuple(m for m in (*view.members, *view.lineage.apart) if new.rank(m.uid) is None),
-        )
+        old = new.lineage
+        island = Lineage(old.founder, f"{self._me}@{new.epoch}", old.apart)
         missing = told(new.missing, new.members, ())
         alone = msgspec.structs.replace(new, learners=(), missing=missing, lineage=island)
         reason = f"no quorum: an island of its own ({change.proposal.reason})"
@@ -325,9 +325,13 @@ class Lead:
         missing = told(gone, members, learning)
         plan = mesh_plan([m.uid for m in members], missing)
         epoch = view.epoch + 1
+        lineage = view.lineage
+        if self._alone:
+            left = [m for m in (*view.sought, *view.members) if m not in members]
+            lineage = msgspec.structs.replace(lineage, apart=tuple(left[-MOST_SOUGHT:]))
         return View(
             *(view.run, view.generation, epoch, members, learning, view.switch, plan, missing),
-            lineage=view.lineage,
+            lineage=lineage,
         )
 
     @staticmethod

@@ -145,9 +145,9 @@ class Standing:
         self.out.append(Log(level, text))
 
     def connect_all(self, view: View) -> None:
-        """Hold connections to everybody in the view, and seek those that it split off from."""
-        for member in (*view.members, *view.learners, *view.lineage.apart):
-            if member.uid != self.me.uid and view.calls(member.uid):
+        """Hold connections to everybody in the view."""
+        for member in (*view.members, *view.learners):
+            if member.uid != self.me.uid:
                 self.out.append(Connect(member))
 
     def foreign(self, view: View) -> bool:

@@ -73,7 +73,7 @@ class Lineage(msgspec.Struct, frozen=True, array_like=True):
     island: str = ""
     """``uid@epoch`` of who split off without a quorum (``quorum="any"``); '' for the run itself."""
     apart: tuple[Member, ...] = ()
-    """Whom it split off from: its members go on calling them."""
+    """Whom it went on without (``quorum="any"`` alone), the latest last: perhaps they do too."""
     claim: Claim | None = None
     """None until it has met another lineage; within a lineage claims only grow."""
 
@@ -121,12 +121,11 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         claim = self.lineage.claim
         return self.generation, claim.samples if claim is not None else -1
 
-    def calls(self, uid: Uid) -> bool:
-        """Its members hold or seek a connection to that incarnation."""
-        if self.find(uid) is not None:
-            return True
+    @property
+    def sought(self) -> tuple[Member, ...]:
+        """At whose addresses its members call now and then: another lineage may be there."""
         here = {m.node for m in (*self.members, *self.learners)}
-        return any(m.uid == uid and m.node not in here for m in self.lineage.apart)
+        return tuple(m for m in self.lineage.apart if m.node not in here)
 
     def joins(self, a: Uid, b: Uid) -> bool:
         """There is a link between these two."""

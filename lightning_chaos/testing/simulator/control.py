@@ -91,10 +91,17 @@ class Control:
                 self.connect(node, uid)
             elif gone or self._clock.now - since > PATIENCE_S:
                 self._report_down(node, uid, "connection refused")
-                if gone or view is None or not view.calls(uid):
+                if gone or view is None or view.find(uid) is None:
                     del node.wanted[uid]
                 else:
                     node.wanted[uid] = NEVER  # reported; dialled on and on
+
+    def seek(self, node: Node) -> None:
+        """Call whoever is now where those were without whom its view went on."""
+        for member in node.peer.view.sought if node.peer.view is not None else ():
+            names = [n for n in self._nodes.values() if n.name == member.node]
+            if names and names[-1] is not node:
+                self.connect(node, names[-1].uid)
 
     def connect(self, node: Node, uid: Uid) -> None:
         """Make a connection, if that is possible."""

@@ -109,6 +109,7 @@ class World:
             node.worker.check_late()
         if self.clock.now >= node.paused_until:
             self.control.dial(node)
+            self.control.seek(node)
             self._search(node)
             self.give(node, events.Tick())
 
