@@ -212,7 +212,7 @@ class ChaosHooks(Parts, Collectives):
         if trainer.received_sigterm:  # Lightning alone listened until now
             raise LeftRun(0)
         self.node.log("settings", values=dict(self.fingerprint))
-        self.node.ask_seat(self.fingerprint, self.settings.join_at_round)
+        self.node.ask_seat(self.fingerprint, self.settings.join_at_round, self._samples.committed)
 
     def _set_up_validation(self) -> None:
         """Now, on this node's own: in the first validation a newcomer would have to do it alone."""

@@ -46,6 +46,14 @@ def test_variables_fill_in_what_is_left_out() -> None:
     assert settings.log_dir == "logs"
 
 
+def test_a_side_without_a_quorum_waits_unless_told_otherwise() -> None:
+    assert resolve({}).quorum == "majority"
+    assert resolve({"CHAOS_QUORUM": "any"}).quorum == "any"
+    assert resolve({"CHAOS_QUORUM": "any"}, quorum="majority").quorum == "majority"
+    with pytest.raises(ConfigError, match=r"quorum='some'.*CHAOS_QUORUM.*majority, any"):
+        resolve({}, quorum="some")
+
+
 def test_arguments_win_over_variables(tmp_path: Path) -> None:
     environ = {"CHAOS_RUN": "r", "CHAOS_PORT": "7000", "CHAOS_PEERS": "nonsense", "CHAOS_LOG": "x"}
     settings = resolve(

@@ -186,7 +186,7 @@ class Arrival:
             mesh_plan((standing.me.uid,)),
             lineage=Lineage(standing.me.uid),
         )
-        standing.view, standing.role, standing.samples = view, Role.MEMBER, 0
+        standing.view, standing.role = view, Role.MEMBER
         standing.log("founded the run")
         standing.tell(local.Standing(standing.me, False, view, -1))
         standing.send_all(ViewNews(view))

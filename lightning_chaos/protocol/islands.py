@@ -11,9 +11,14 @@ So nobody of the view with the highest claim ever drops out for another, whoever
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from lightning_chaos.protocol.values import Claim, Lineage, Uid, View
+import msgspec
+
+from lightning_chaos.protocol.values import Claim, Lineage, Member, Uid, View
+
+MOST_SOUGHT = 16
+"""So many of those that were lost last are called again and again."""
 
 
 def outranks(one: View, other: View) -> bool:
@@ -86,11 +91,25 @@ class Islands:
         return None
 
 
+def island_of(view: View, lead: Uid) -> View:
+    """The same members, split off by that lead; newcomers ask again, perhaps elsewhere."""
+    seated = set(view.uids)
+    return msgspec.structs.replace(
+        view,
+        learners=(),
+        missing=tuple(pair for pair in view.missing if seated.issuperset(pair)),
+        lineage=Lineage(view.lineage.founder, f"{lead}@{view.epoch}", view.lineage.apart),
+    )
+
+
+def without(lineage: Lineage, left: Sequence[Member]) -> Lineage:
+    """The same lineage, going on without these."""
+    return msgspec.structs.replace(lineage, apart=tuple(left[-MOST_SOUGHT:]))
+
+
 def claimed(lineage: Lineage, samples: int, names: Collection[str]) -> Lineage:
     """The same lineage with a claim against these too."""
     old = lineage.claim
     if old is not None:
         samples, names = max(samples, old.samples), {*names, *old.against}
-    return Lineage(
-        lineage.founder, lineage.island, lineage.apart, Claim(samples, tuple(sorted(names)))
-    )
+    return msgspec.structs.replace(lineage, claim=Claim(samples, tuple(sorted(names))))

@@ -16,7 +16,7 @@ from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.change import Change
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.flush import Unrecoverable, decide
-from lightning_chaos.protocol.islands import Islands, claimed
+from lightning_chaos.protocol.islands import Islands, claimed, island_of, without
 from lightning_chaos.protocol.linkage import Linkage, joined, told
 from lightning_chaos.protocol.messages import (
     Abort,
@@ -45,9 +45,6 @@ SPLIT_AFTER = 1
 
 Less than after what the next in line takes the lead.
 """
-
-MOST_SOUGHT = 16
-"""So many of those that went lost last are called again and again."""
 
 Steps = list[tuple[Uid, Message]]
 
@@ -295,11 +292,7 @@ class Lead:
             self._lacks_since = now
         if not self._alone or now - self._lacks_since < SPLIT_AFTER * self._timeout_s:
             return []
-        new = change.proposal.view
-        old = new.lineage
-        island = Lineage(old.founder, f"{self._me}@{new.epoch}", old.apart)
-        missing = told(new.missing, new.members, ())
-        alone = msgspec.structs.replace(new, learners=(), missing=missing, lineage=island)
+        alone = island_of(change.proposal.view, self._me)
         reason = f"no quorum: an island of its own ({change.proposal.reason})"
         draft = Proposal(Ballot(), view.epoch, alone, False, reason)
         return self._propose(now, draft, change.carried, change.asked)
@@ -328,7 +321,7 @@ class Lead:
         lineage = view.lineage
         if self._alone:
             left = [m for m in (*view.sought, *view.members) if m not in members]
-            lineage = msgspec.structs.replace(lineage, apart=tuple(left[-MOST_SOUGHT:]))
+            lineage = without(lineage, left)
         return View(
             *(view.run, view.generation, epoch, members, learning, view.switch, plan, missing),
             lineage=lineage,

@@ -103,6 +103,8 @@ class AskSeat(Local, frozen=True, array_like=True, tag=True):
     fingerprint: Fingerprint
     at_round: int = -1
     """Ask only when the run has begun this round."""
+    samples: int = 0
+    """Committed by the rounds that this worker's state holds, over all data epochs."""
 
 
 class Begun(Local, frozen=True, array_like=True, tag=True):

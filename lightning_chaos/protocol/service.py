@@ -50,6 +50,8 @@ class Service:
         match said:
             case local.AskSeat():
                 requests.seat = said
+                if standing.role is Role.MEMBER:  # it founded the run: this is the run's state
+                    standing.samples = max(said.samples, standing.samples or 0)
                 self._agreement.lead.fingerprint = said.fingerprint
             case local.Begun(round=round_, samples=samples):
                 standing.samples = samples

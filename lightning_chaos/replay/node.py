@@ -91,7 +91,7 @@ class ReplayNode(Node):
     # ---- begin -----------------------------------------------------------------------------
 
     @override
-    def ask_seat(self, fingerprint: Fingerprint, at_round: int = -1) -> None:
+    def ask_seat(self, fingerprint: Fingerprint, at_round: int = -1, samples: int = 0) -> None:
         """Compare what members must have alike.
 
         Raises:

@@ -211,12 +211,18 @@ class Node:
 
     # ---- rounds ----------------------------------------------------------------------------
 
-    def ask_seat(self, fingerprint: Fingerprint, at_round: int = -1) -> None:
-        """Training is ready; a newcomer now asks to join."""
+    def ask_seat(self, fingerprint: Fingerprint, at_round: int = -1, samples: int = 0) -> None:
+        """Training is ready; a newcomer now asks to join.
+
+        Args:
+            fingerprint: what members must have alike.
+            at_round: ask only when the run has begun this round.
+            samples: committed by the rounds that this node's state holds, over all data epochs.
+        """
         if at_round >= 0:
             self.log("asks", round=at_round)
         self.log("ready")
-        self._tell(lambda station: station.tell_peer(AskSeat(fingerprint, at_round)))
+        self._tell(lambda station: station.tell_peer(AskSeat(fingerprint, at_round, samples)))
 
     def _tell(self, work: Callable[[Station], None]) -> None:
         self._loop.call_soon_threadsafe(work, self._station)
