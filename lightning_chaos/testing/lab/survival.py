@@ -2,8 +2,8 @@
 
 The model knows who runs, who is stopped, which links carry, and who is a member; it counts with
 the protocol's own rule (``protocol.quorum``).  It asks, after every fault, whether there is a
-side (members that run and reach each other, a full mesh) which may agree on the next view.  It
-is careful where it cannot know:
+side (members that run, joined by paths of links) which may agree on the next view.  It is
+careful where it cannot know:
 
 * faults closer together than ``settle`` meet the same view: its members all count still;
 * a stopped process never answers, however soon it goes on;
@@ -137,7 +137,7 @@ class _Model:
         return None, reason or "no member is left that runs"
 
     def settle(self, side: list[str]) -> None:
-        """The view has changed; whoever can reach all members comes (back) in."""
+        """The view has changed; whoever a path leads to comes (back) in."""
         self.out.clear()
         others = sorted(self.running - set(side))
         self.members = self._grown(side, self._present(others))
@@ -147,10 +147,12 @@ class _Model:
         return [node for node in nodes if node in self.running and node not in gone]
 
     def _grown(self, side: Sequence[str], others: Iterable[str]) -> list[str]:
+        """The side and whoever of the others a path of links leads to."""
         grown = list(side)
-        for node in others:
-            if node not in grown and all(self._linked(node, other) for other in grown):
-                grown.append(node)
+        left = [node for node in others if node not in grown]
+        while near := next((n for n in left if any(self._linked(n, m) for m in grown)), None):
+            grown.append(near)
+            left.remove(near)
         return grown
 
     def _linked(self, a: str, b: str) -> bool:
