@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -13,15 +14,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from lightning_chaos import __version__, cli
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.local import AnyLocal, Standing, Stop
-from lightning_chaos.protocol.values import Member
+from lightning_chaos.protocol.messages import Status
+from lightning_chaos.protocol.values import Lineage, Member, View
 from lightning_chaos.transport.door import open_door
+from lightning_chaos.visit import Sight
 
 RUN = "cli-test"
 
@@ -70,6 +75,18 @@ def with_node(story: Callable[[Node], Awaitable[None]]) -> None:
 async def command(*args: str) -> Result:
     """Run a command in a thread of its own, as it would run in a process of its own."""
     return await asyncio.to_thread(CliRunner().invoke, cli.main, args)
+
+
+def test_status_marks_an_island_and_says_what_is_waited_for() -> None:
+    me = Member("n4", 1, "127.0.0.1", 1)
+    lineage = Lineage("n1/1", "n4/1@7")
+    view = View("r", 0, 9, (me,), (), 0, mesh_plan((me.uid,)), lineage=lineage)
+    why = "1 of 3 members reachable; waiting for quorum since 12 s; quorum='any' would go on alone"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(cli._status_table(Sight(me, view, Status(9, 40, waiting=why))))
+    told = " ".join(console.export_text().split())
+    assert "the island of n4, split off in epoch 7" in told
+    assert f"n4 waits: {why}" in told
 
 
 def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:

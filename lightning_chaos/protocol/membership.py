@@ -268,7 +268,7 @@ class Membership:
         if status.finished >= 0 and self.role in outside:
             standing.role = Role.OUT
             standing.tell(local.RunOver(status.finished))
-        elif standing.islands.has(sender):
+        elif view is not None and view.find(sender) is None and standing.islands.has(sender):
             return  # its epochs are of another lineage
         elif view is not None and status.epoch > view.epoch:
             standing.send(sender, AskCommit(status.epoch))
