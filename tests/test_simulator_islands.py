@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Collection
 
+import pytest
+
+from lightning_chaos.protocol.islands import Islands
+from lightning_chaos.protocol.values import Uid, View
 from lightning_chaos.testing.simulator.case import Case, Fault
 from lightning_chaos.testing.simulator.draw import draw
 from lightning_chaos.testing.simulator.run import simulate
@@ -49,6 +54,21 @@ def test_whatever_splits_is_one_run_again_once_all_works() -> None:
         assert not outcome.problem, f"seed {seed}: {outcome.problem}"
         islands += any("an island of its own" in line for line in outcome.story)
     assert islands > 20  # else this shows nothing
+
+
+def test_islands_that_go_by_epochs_instead_of_claims_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def later_stays(
+        islands: Islands, mine: View, agreed: object, linked: Collection[Uid], samples: object
+    ) -> View | None:
+        for view in islands.known.values():
+            if view.epoch > mine.epoch and any(uid in linked for uid in view.uids):
+                return view
+        return None
+
+    monkeypatch.setattr(Islands, "better", later_stays)
+    assert any(simulate(partitions(seed), story=False).problem for seed in range(20))
 
 
 def test_other_faults_do_not_split_it_for_good() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import OpId
+from lightning_chaos.protocol.values import OpId, Uid
 from lightning_chaos.testing.simulator.invariants import Invariants
+from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.training import Entry
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Lineages(Invariants):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._lineages: dict[str, _Lineage] = {}
+        self._out: set[Uid] = set()
+        """Who has dropped out; the dead have not."""
 
     def _of(self, node: Node) -> _Lineage:
         return self._lineages.setdefault(_name_of(node), _Lineage(self._world, _name_of(node)))
@@ -59,6 +62,18 @@ class Lineages(Invariants):
             first = self._of(node)
             first._views[said.view.epoch] = said.view
             first.decisions[said.view.epoch] = said.decision
+
+    def dropped_out(self, node: Node) -> None:
+        """Not all give up: somebody of those that it has met is left, or has died.
+
+        Raises:
+            Violation: they have given up too.
+        """
+        self._out.add(node.uid)
+        met = node.peer._standing.islands.known.values()
+        others = sorted({uid for view in met for uid in view.uids} & self._out - {node.uid})
+        if others and not self.members():
+            raise Violation(f"{node.uid} gives up, and so have {', '.join(others)}: nobody is left")
 
     def after_step(self, node: Node) -> None:
         """See the base class."""

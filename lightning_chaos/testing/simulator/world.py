@@ -174,6 +174,8 @@ class World:
     def _tell_worker(self, node: Node, message: local.Local) -> None:
         if isinstance(message, local.Install):
             self.invariants.installed(node, message)
+        if isinstance(message, local.Removed) and isinstance(self.invariants, Lineages):
+            self.invariants.dropped_out(node)
         if isinstance(message, local.Standing) and not message.newcomer:
             self.invariants.founded(node)
         if not isinstance(message, QUIET):
