@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
+from lightning_chaos.storm.command import storm
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
 
@@ -180,6 +181,9 @@ def _status_table(sight: Sight) -> Table:
     for learner in view.learners:
         table.add_row(learner.node, "learner", learner.address)
     return table
+
+
+main.add_command(storm)
 
 
 if __name__ == "__main__":

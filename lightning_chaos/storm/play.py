@@ -80,9 +80,7 @@ def play(
         with cluster, Director(settings.schedule, cluster, relays, env=env) as director:
             storm = _Storm(settings, cluster, relays, director, screen, interrupts)
             facts = storm.run()
-        return Played(
-            sorted(cluster.events, key=lambda e: e.t), read_log(director.truth), facts
-        )
+        return Played(sorted(cluster.events, key=lambda e: e.t), read_log(director.truth), facts)
 
 
 class _Storm:
@@ -218,9 +216,7 @@ class _Storm:
         def absent() -> list[str]:
             return self._watch.not_in(self._expected(), since)
 
-        self._until(
-            lambda: not absent() or bool(self._watch.finished), BACK_S, heeding=False
-        )
+        self._until(lambda: not absent() or bool(self._watch.finished), BACK_S, heeding=False)
         return [] if self._watch.finished else absent()
 
     def _end(self, finished: bool) -> None:
@@ -329,4 +325,3 @@ class _Storm:
             load_max=max(loads),
             versions=versions(),
         )
-

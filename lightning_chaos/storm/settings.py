@@ -103,7 +103,10 @@ def prepare(
 def versions() -> Mapping[str, str]:
     """Of everything that may matter to who repeats it."""
     packages = {name: version(name) for name in ("lightning-chaos", "lightning", "torch")}
-    return packages | {"Python": platform.python_version(), "kernel": platform.release()}
+    return packages | {
+        "Python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def _command(
