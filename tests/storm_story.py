@@ -144,5 +144,5 @@ def stopped_and_back() -> Story:
     story.tell(5.5, "c", "pull", round=9, bytes=2_000_000, seconds=0.3, per_donor=[])
     story.view(5.6, 6, "a/1 b/1 c/2", "c joins")
     story.rounds(5.7, 12.0, 6, "a b c")
-    story.end(12.5, "a b c")
+    story.end(12.2, "a b c")
     return story

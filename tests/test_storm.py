@@ -84,7 +84,7 @@ def test_the_command_writes_a_report_whose_figures_are_those_of_the_logs(tmp_pat
     digests = {e["digest"] for e in events if e.event == "final"}
     assert digests == {figures["verdict"]["digest"]}
     assert [lane["node"] for lane in figures["lanes"]] == ["n1", "n2", "n3"]
-    stop, cut, kill = figures["faults"]
+    stop, _, kill = figures["faults"]
     assert 0 < stop["cost"]["detect_s"] < stop["cost"]["view_s"] < 3
     assert "stopped" in {span["state"] for span in figures["lanes"][2]["spans"]}
     assert [(t["link"], t["kind"]) for t in figures["links"]["troubles"]] == [("n1 – n2", "cut")]
@@ -167,10 +167,11 @@ def test_what_cannot_work_is_one_error_before_anything_starts(
 
 def test_the_second_signal_ends_at_once_and_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended, Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         signal.raise_signal(signal.SIGTERM)
         assert interrupts.name == "SIGTERM"
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGINT)
     assert ended.value.code == 128 + signal.SIGINT
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -72,7 +72,7 @@ def gather(events: Sequence[LogEvent], truth: Sequence[LogEvent], facts: Facts) 
     told = {e["round"]: e for e in reversed(events) if e.event == "round"}
     counted = [e for e in told.values() if 0 <= e.t < facts.over]
     found = priced(events, faults, facts.over)
-    stills = waits(events, life, faults, end)
+    stills = waits(life, faults)
     return Figures(
         facts=facts,
         verdict=judge(events, faults, facts),

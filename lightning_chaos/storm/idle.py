@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.storm.lanes import Lane, State
 
+_LONG = (State.STANDING, State.FROZEN, State.STOPPED)
+
 
 @dataclass(frozen=True, slots=True)
 class Idle:
@@ -22,8 +24,8 @@ class Idle:
 def idle(events: Sequence[LogEvent], lanes: Sequence[Lane]) -> list[Idle]:
     """What each node's life consists of.
 
-    A member's time in reductions (``wait_s`` of its rounds) includes freezes and stops; those are
-    told apart from it, and never more than the time it was an undisturbed member.
+    A member's time in reductions (``wait_s`` of its rounds) includes the long ones in which it
+    stood still, was frozen or stopped; those are told apart.
     """
     waited: dict[str, float] = {}
     for e in events:
@@ -34,7 +36,7 @@ def idle(events: Sequence[LogEvent], lanes: Sequence[Lane]) -> list[Idle]:
 
 def _of(lane: Lane, waited: float) -> Idle:
     member = lane.seconds(State.MEMBER)
-    waiting = min(member, max(0.0, waited - lane.seconds(State.FROZEN, State.STOPPED)))
+    waiting = min(member, max(0.0, waited - lane.seconds(*_LONG)))
     parts = {"working": member - waiting, "waiting": waiting}
     parts |= {str(s): lane.seconds(s) for s in State if s is not State.MEMBER}
     return Idle(lane.node, sum(parts.values()), parts)

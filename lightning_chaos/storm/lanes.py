@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.storm.deeds import Done
 from lightning_chaos.testing.lab.faults import Part, Stop
+from lightning_chaos.testing.lab.timings import ordinary_round_s
 
 
 class State(enum.StrEnum):
@@ -18,6 +19,7 @@ class State(enum.StrEnum):
 
     STARTING = "starting"
     MEMBER = "member"
+    STANDING = "standing still"
     OUT = "out"
     HOLDING = "holding"
     PULLING = "pulling"
@@ -26,6 +28,10 @@ class State(enum.StrEnum):
     DONE = "done"
 
 
+_AWAY = (State.STARTING, State.OUT, State.STOPPED)
+# A time without a stable round is one of standing still from so many ordinary rounds on.
+_TIMES_ORDINARY = 5.0
+_LEAST_STILL_S = 0.25
 # A uid is a node's name and which of its incarnations: the latter tells people nothing.
 _INCARNATION = re.compile(r"/[0-9a-f]{16}\b")
 _RANK = {state: rank for rank, state in enumerate(State)}
@@ -47,6 +53,8 @@ class Lane:
 
     node: str
     spans: tuple[Span, ...]
+    still: tuple[tuple[float, float], ...] = ()
+    """From when to when it had no stable round although it was there, whatever it was doing."""
 
     def seconds(self, *states: State) -> float:
         """Spent in these states."""
@@ -73,14 +81,52 @@ def lanes(
     """
     started = {str(e["name"]): e.t for e in truth if e.event == "node"}
     last = {node: min(end, exits.get(node, end)) for node in started}
-    spans = _standing(events, started, last)
+    spans = _seats(events, started, last)
     for node, found in _passing(events, faults, last).items():
         if node in spans:
             spans[node] += found
-    return [Lane(node, _painted(spans[node], begin, last[node])) for node in started]
+    least = max(_LEAST_STILL_S, _TIMES_ORDINARY * ordinary_round_s(events, end))
+    told = _told(events, begin)
+    painted = []
+    for node in started:
+        lane = Lane(node, _painted(spans[node], begin, last[node]))
+        still = _still(lane, told.get(node, []), least)
+        over = [Span(State.STANDING, a, b, "no stable round") for a, b in still]
+        spans_of = _painted([*spans[node], *over], begin, last[node])
+        painted.append(Lane(node, spans_of, tuple(still)))
+    return painted
 
 
-def _standing(
+def _told(events: Sequence[LogEvent], begin: float) -> dict[str, list[float]]:
+    """When each node told a stable round."""
+    told: dict[str, list[float]] = {}
+    for e in events:
+        if e.event == "round" and e.t >= begin:
+            told.setdefault(e.node, []).append(e.t)
+    return told
+
+
+def _still(lane: Lane, told: Sequence[float], least: float) -> list[tuple[float, float]]:
+    """Long times between two stable rounds, and after the last, in which it was there."""
+    until = next((s.a for s in lane.spans if s.state is State.DONE), None)
+    if until is None:
+        until = lane.spans[-1].b if lane.spans else 0.0
+    away = [s for s in lane.spans if s.state in _AWAY]
+    gaps = pairwise([*told, max([until, *told[-1:]])])
+    pieces = [piece for a, b in gaps if b - a > least for piece in _without(a, b, away)]
+    return [(a, b) for a, b in pieces if b - a > least]
+
+
+def _without(a: float, b: float, away: Sequence[Span]) -> Iterator[tuple[float, float]]:
+    """What is left of a time without those spans, which are in order."""
+    for span in away:
+        if a < span.b and span.a < b:
+            yield a, max(a, span.a)
+            a = span.b
+    yield a, b
+
+
+def _seats(
     events: Sequence[LogEvent], started: Mapping[str, float], last: Mapping[str, float]
 ) -> dict[str, list[Span]]:
     """Whether it is a member."""

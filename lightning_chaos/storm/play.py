@@ -75,6 +75,7 @@ def play(
             directory=settings.directory,
             cwd=settings.cwd,
             launcher=how,
+            grace_s=1.0,  # whoever is left then has had END_S
         )
         env = {"CHAOS_MIN_MEMBERS": str(len(settings.nodes))}
         with cluster, Director(settings.schedule, cluster, relays, env=env) as director:

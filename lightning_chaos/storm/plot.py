@@ -23,7 +23,7 @@ from lightning_chaos.testing.lab.faults import (
 
 WIDTH = 1080
 _LEFT, _RIGHT = 112, 14
-_HEAD, _PACE, _MEMBERS, _LANE, _TROUBLE, _FOOT, _GAP = 40, 130, 64, 22, 17, 26, 26
+_HEAD, _PACE, _MEMBERS, _LANE, _TROUBLE, _FOOT, _GAP = 46, 130, 64, 22, 17, 26, 30
 _LEAST_PX = 1.6
 _NAME_LETTERS = 14
 _TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
@@ -238,7 +238,7 @@ def _axis(canvas: _Canvas, bottom: float) -> None:
 
 def _scale(canvas: _Canvas, base: float, height: float, top: float, most: float, name: str) -> None:
     """Lines and numbers of a panel's own axis."""
-    canvas.label(name, base - height - 8, "panel")
+    canvas.label(name, base - height - 11, "panel")
     halves = most > 1 and most % 2 == 0
     values = (0.0, most / 2, most) if halves else (0.0, most)
     for value in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -26,7 +27,7 @@ class Screen:
         self._console = console
         self._board = board
         self._status = ""
-        self._told_at = 0.0
+        self._told_at = -math.inf
         self._live: Live | None = None
 
     def __enter__(self) -> Screen:

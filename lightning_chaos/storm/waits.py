@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.storm.deeds import Done
 from lightning_chaos.storm.lanes import Lane, State
-from lightning_chaos.testing.lab.timings import ordinary_round_s
 
-LEAST_S = 0.25
-_TIMES_ORDINARY = 5.0
+_TOUCH_S = 0.1
 _RECENT_S = 3.0
 _TOLD = {
     State.FROZEN: "frozen: {why}",
@@ -38,45 +34,30 @@ class Wait:
     """Numbers of those that fell into it or just before it."""
 
 
-def waits(
-    events: Sequence[LogEvent], lanes: Sequence[Lane], faults: Sequence[Done], end: float
-) -> list[Wait]:
-    """Every wait of a member, the longest first; the same wait of several nodes is one.
+def waits(lanes: Sequence[Lane], faults: Sequence[Done]) -> list[Wait]:
+    """Every time that members stood still, the longest first.
 
-    A wait is a time between two stable rounds of a node of more than five ordinary rounds (and a
-    quarter of a second) in which it ran and was not itself stopped or out of the run.
+    What several nodes stood still at the same time is one wait: they stood together.
 
     Args:
-        events: of all nodes, in order of time.
         lanes: of all nodes.
         faults: what was done.
-        end: nothing is told after it.
     """
-    least = max(LEAST_S, _TIMES_ORDINARY * ordinary_round_s(events, end))
-    gaps = sorted(gap for lane in lanes for gap in _gaps(lane, events, end) if gap[1] > least)
+    gaps = sorted((a, b, lane.node) for lane in lanes for a, b in lane.still)
     groups: list[list[tuple[float, float, str]]] = []
     for gap in gaps:
-        together = groups and gap[0] < max(t + s for t, s, _ in groups[-1]) - least / 2
-        groups[-1].append(gap) if together else groups.append([gap])
+        if groups and gap[0] < max(b for _, b, _ in groups[-1]) - _TOUCH_S:
+            groups[-1].append(gap)
+        else:
+            groups.append([gap])
     found = [_wait(group, lanes, faults) for group in groups]
     return sorted(found, key=lambda wait: -wait.seconds)
-
-
-def _gaps(lane: Lane, events: Sequence[LogEvent], end: float) -> list[tuple[float, float, str]]:
-    told = [e.t for e in events if e.event == "round" and e.node == lane.node and 0 <= e.t <= end]
-    elsewhere = [s for s in lane.spans if s.state in (State.OUT, State.STOPPED, State.STARTING)]
-    return [
-        (a, b - a, lane.node)
-        for a, b in pairwise(told)
-        if not any(s.a < b and s.b > a for s in elsewhere)
-    ]
 
 
 def _wait(
     group: Sequence[tuple[float, float, str]], lanes: Sequence[Lane], faults: Sequence[Done]
 ) -> Wait:
-    t, seconds, _ = max(group, key=lambda gap: gap[1])
-    until = t + seconds
+    t, until, _ = max(group, key=lambda gap: gap[1] - gap[0])
     reasons: dict[str, None] = {}
     for lane in lanes:
         for span in lane.spans:
@@ -86,7 +67,7 @@ def _wait(
                 reasons[text if shared else f"{lane.node} {text}"] = None
     return Wait(
         t=t,
-        seconds=seconds,
+        seconds=until - t,
         nodes=tuple(sorted({node for _, _, node in group})),
         reasons=tuple(reasons),
         faults=tuple(f.number for f in faults if t - _RECENT_S <= f.t < until),
