@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from lightning_chaos.errors import ChaosError, ConfigError
 from lightning_chaos.monitor.runlog import LogEvent, read_log
 from lightning_chaos.peer.discovery import DiscoveryDir
-from lightning_chaos.storm.facts import Exit, Facts, Machine, is_cure
+from lightning_chaos.storm.crew import Crew
+from lightning_chaos.storm.facts import Facts, is_cure
 from lightning_chaos.storm.interrupts import Interrupts
+from lightning_chaos.storm.meter import Meter
 from lightning_chaos.storm.screen import Screen
-from lightning_chaos.storm.settings import Settings, versions
+from lightning_chaos.storm.settings import Settings
 from lightning_chaos.storm.watch import Watch
 from lightning_chaos.testing.cluster import LocalCluster
 from lightning_chaos.testing.lab.director import Director
-from lightning_chaos.testing.lab.faults import Cont, Fault, Kill, Leave, Part, Schedule, Stop, at
+from lightning_chaos.testing.lab.faults import Fault, Schedule, at
 from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.testing.lab.survival import survivable
 from lightning_chaos.testing.launch import ForkServer, Launcher
@@ -34,7 +32,6 @@ POLL_S = 0.05
 FOUND_S = 120.0
 BACK_S = 30.0
 END_S = 60.0
-SHOWN_LINES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +99,9 @@ class _Storm:
         self._interrupts = interrupts
         self._watch = Watch()
         self._seen = 0
-        self._exits: dict[str, Exit] = {}
-        self._sent_away: set[str] = set()
-        self._stopped: set[str] = set()
+        self._crew = Crew(cluster)
         self._done = 0
-        self._loads: list[float] = []
-        self._next_load = 0.0
+        self._meter = Meter()
         self._phase = "the nodes find each other"
         self._problems: list[str] = []
 
@@ -135,10 +129,10 @@ class _Storm:
             patience_s=BACK_S,
             problems=self._problems,
             founders=self._settings.nodes,
-            exits=self._exits,
-            running={n: self._cluster.tail(n, SHOWN_LINES) for n in self._running()},
+            exits=self._crew.exits,
+            running={n: self._crew.words(n) for n in self._crew.running},
             carried=[(a, b, count) for (a, b), count in self._relays.carried_bytes().items()],
-            machine=self._machine(),
+            machine=self._meter.machine(),
             command=self._settings.command,
         )
 
@@ -163,18 +157,19 @@ class _Storm:
         """
 
         def stop() -> bool:
-            return condition() or bool(self._exits)
+            return condition() or bool(self._crew.exits)
 
         came = self._until(stop, deadline - time.monotonic()) and condition()
         if came:
             return
         if self._interrupts.got:
             raise ConfigError("ended before the storm began; there is nothing to report")
-        node = next(iter(self._exits), self._cluster.nodes[-1])
-        what = f"ended with {self._exits[node].code}" if node in self._exits else "still runs"
+        node = next(iter(self._crew.exits), self._cluster.nodes[-1])
+        end = self._crew.exits.get(node)
+        what = "still runs" if end is None else f"ended with {end.code}"
         raise ConfigError(
             f"the nodes did not come together within {FOUND_S:g} s; {node} {what} and printed "
-            f"last:\n{self._cluster.tail(node)}"
+            f"last:\n{self._crew.words(node)}"
         )
 
     def _blow(self) -> str:
@@ -183,7 +178,7 @@ class _Storm:
         self._director.begin()
         self._end_at = time.monotonic() + self._settings.minutes * 60
         early = self._until(
-            lambda: not self._running() or bool(self._watch.finished),
+            lambda: not self._crew.running or bool(self._watch.finished),
             self._settings.minutes * 60,
             meanwhile=self._direct,
         )
@@ -201,7 +196,7 @@ class _Storm:
         """Heal every link and let everybody go on, written down as what was done before."""
         self._phase = "everything is healed"
         cures = Schedule.of(
-            at(seconds=0).heal(), *(at(seconds=0).cont(node) for node in sorted(self._stopped))
+            at(seconds=0).heal(), *(at(seconds=0).cont(node) for node in sorted(self._crew.stopped))
         )
         with Director(cures, self._cluster, self._relays) as director:
             director.begin()
@@ -215,7 +210,7 @@ class _Storm:
             return []
 
         def absent() -> list[str]:
-            return self._watch.not_in(self._expected(), since)
+            return self._watch.not_in(self._crew.expected, since)
 
         self._until(lambda: not absent() or bool(self._watch.finished), BACK_S, heeding=False)
         return [] if self._watch.finished else absent()
@@ -223,15 +218,15 @@ class _Storm:
     def _end(self, finished: bool) -> None:
         """End the run as ``lightning-chaos stop`` does, and wait for the last process."""
         self._phase = "the run ends"
-        if not finished and self._running():
+        if not finished and self._crew.running:
             top = Path(self._cluster.command_env()["XDG_RUNTIME_DIR"]) / "lightning-chaos"
             doors = DiscoveryDir(self._cluster.run, top).live()
             try:
                 asyncio.run(ask_to_stop(doors, self._cluster.run, "the storm is over"))
             except ChaosError as error:
                 self._problems.append(f"the run could not be asked to end: {error}")
-        self._until(lambda: not self._running(), END_S, heeding=False)
-        if left := self._running():
+        self._until(lambda: not self._crew.running, END_S, heeding=False)
+        if left := self._crew.running:
             self._problems.append(
                 f"{', '.join(left)} still ran {END_S:g} s after the run was asked to end"
             )
@@ -259,52 +254,27 @@ class _Storm:
 
     def _look(self) -> None:
         # Exit codes first: whatever an ended node has logged is then read below.
-        self._note_exits()
+        for node in self._crew.look():
+            self._screen.ended(node, self._crew.exits[node].code)
         self._cluster.poll()
         for event in self._cluster.events[self._seen :]:
             self._watch.apply(event)
             self._screen.take(event)
         self._seen = len(self._cluster.events)
         now = time.time()
-        if now >= self._next_load:
-            self._next_load = now + 1.0
-            self._loads.append(psutil.cpu_percent() / 100)
+        self._meter.look(now)
         self._screen.show(now, self._status(now))
-
-    def _note_exits(self) -> None:
-        for node in self._running():
-            code = self._cluster.exit_code(node)
-            if code is not None:
-                words = self._cluster.tail(node, SHOWN_LINES)
-                self._exits[node] = Exit(code, time.time(), words)
-                self._screen.ended(node, code)
 
     def _note(self, fault: Fault) -> None:
         told = " ".join(str(value) for key, value in fault.plain().items() if key != "at")
         self._screen.tell(time.time(), f"---- {told}")
         self._done += not is_cure(fault.deed, self._settings.shape)
-        match fault.deed:
-            case Kill(node, part) if part is not Part.PEER:
-                self._sent_away.add(node)
-            case Leave(node):
-                self._sent_away.add(node)
-            case Stop(node):
-                self._stopped.add(node)
-            case Cont(node):
-                self._stopped.discard(node)
-            case _:
-                pass
+        self._crew.meet(fault.deed)
 
     @property
     def _planned(self) -> int:
         faults = self._settings.schedule.faults
         return sum(not is_cure(fault.deed, self._settings.shape) for fault in faults)
-
-    def _running(self) -> list[str]:
-        return [node for node in self._cluster.nodes if node not in self._exits]
-
-    def _expected(self) -> Collection[str]:
-        return [node for node in self._running() if node not in self._sent_away]
 
     def _status(self, now: float) -> str:
         parts = [self._phase]
@@ -317,12 +287,3 @@ class _Storm:
             f"{self._done} of {self._planned} faults",
         ]
         return " · ".join(parts)
-
-    def _machine(self) -> Machine:
-        loads = self._loads[1:] or [0.0]  # the first has nothing to compare with
-        return Machine(
-            cpus=os.cpu_count() or 1,
-            load_median=statistics.median(loads),
-            load_max=max(loads),
-            versions=versions(),
-        )

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from lightning_chaos.demo.board import Board
+from lightning_chaos.demo.board import Board, NodeRow
 from lightning_chaos.monitor.runlog import LogEvent
 
 _LINE_EVERY_S = 10.0
@@ -59,7 +59,7 @@ class Screen:
 
     def ended(self, node: str, code: int) -> None:
         """A worker process ended."""
-        self._board.rows[node].state = f"ended ({code})"
+        self._board.rows.setdefault(node, NodeRow()).state = f"ended ({code})"
 
     def show(self, now: float, status: str) -> None:
         """How it stands."""

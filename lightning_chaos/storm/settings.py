@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from lightning_chaos.demo.play import our_script
@@ -98,15 +96,6 @@ def prepare(
         directory=directory,
         command=_command(script, script_args, nodes, minutes, seed, faults, shape),
     )
-
-
-def versions() -> Mapping[str, str]:
-    """Of everything that may matter to who repeats it."""
-    packages = {name: version(name) for name in ("lightning-chaos", "lightning", "torch")}
-    return packages | {
-        "Python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
 
 
 def _command(
