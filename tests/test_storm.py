@@ -115,14 +115,11 @@ def test_a_signal_ends_a_storm_politely_and_all_come_back_for_the_report(
 def test_a_script_that_ends_before_its_storm_is_no_failure(
     tmp_path: Path, fork_server: ForkServer
 ) -> None:
-    faults = "- {at: {round: 20}, do: cut, a: n1, b: n2}\n- {at: {round: 25}, do: heal}\n"
-    chosen = settings(
-        tmp_path,
-        f"{faults}- {{at: {{round: 100000}}, do: kill, node: n1}}",
-        5.0,
-        "--max-steps",
-        "60",
+    faults = (
+        "- {at: {round: 20}, do: kill, node: n2, part: peer}\n"
+        "- {at: {round: 100000}, do: kill, node: n1}\n"
     )
+    chosen = settings(tmp_path, faults, 5.0, "--max-steps", "60")
     storm, _ = played(chosen, fork_server)
     figures = gather(storm.events, storm.truth, storm.facts)
     assert storm.facts.finished_itself
