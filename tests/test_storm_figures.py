@@ -82,6 +82,17 @@ def test_the_worst_waits_come_first_with_their_reasons_and_faults() -> None:
     assert "held still: serves c" in second.reasons
 
 
+def test_a_wait_that_no_log_explains_names_the_fault_in_it() -> None:
+    story = calm()
+    story.rounds(0.0, 3.0, 3, "a b c")
+    story.do(3.0, "cut", a="a", b="b", how="silent")
+    story.do(5.0, "heal", a="a", b="b")
+    story.rounds(5.2, 12.0, 3, "a b c")
+    story.end(12.2, "a b c")
+    (wait,) = story.figures().waits
+    assert wait.reasons == ("nothing in the logs, but: cut a – b (silent)",)
+
+
 def test_a_storm_that_everybody_lived_through_passes() -> None:
     verdict = stopped_and_back().figures().verdict
     assert verdict.passed

@@ -65,10 +65,13 @@ def _wait(
                 text = _TOLD[span.state].format(why=span.why)
                 shared = span.state in _SHARED
                 reasons[text if shared else f"{lane.node} {text}"] = None
+    near = [f for f in faults if t - _RECENT_S <= f.t < until]
+    if not reasons:  # what nobody answers, such as a short cut, is in no log
+        reasons = {f"nothing in the logs, but: {fault.text}": None for fault in near}
     return Wait(
         t=t,
         seconds=until - t,
         nodes=tuple(sorted({node for _, _, node in group})),
         reasons=tuple(reasons),
-        faults=tuple(f.number for f in faults if t - _RECENT_S <= f.t < until),
+        faults=tuple(fault.number for fault in near),
     )
