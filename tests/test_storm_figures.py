@@ -105,7 +105,8 @@ def test_an_end_that_nobody_asked_for_is_put_down_to_the_last_fault_that_met_the
     story = stopped_and_back()
     story.do(6.0, "cut", a="b", b="c", how="reset")
     story.do(8.0, "kill", hit="a", part="peer")
-    story.exit(9.0, "c", 1, 'File "/somewhere/of/mine/x.py"\nNodeLost: too often')
+    story.tell(9.0, "c", "end", reason="NodeLost: too often")
+    story.exit(11.0, "c", 1, 'File "/somewhere/of/mine/x.py"\nNodeLost: too often')
     verdict = story.figures().verdict
     (failure,) = [f for f in verdict.failures if f.fault is not None]
     assert not verdict.passed

@@ -99,6 +99,8 @@ def storm(
     click.echo(headline(figures))
     for failure in figures.verdict.failures:
         click.echo(f"FAILED: {failure.what}")
+    if reason := figures.facts.not_survivable:
+        click.echo(f"The schedule need not be lived through: {reason}")
     click.echo(f"report: {directory / REPORT}")
     if not figures.verdict.passed:
         sys.exit(1)

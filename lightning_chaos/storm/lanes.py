@@ -148,8 +148,8 @@ def _seats(
             if e.node in uids:
                 turn(e.node, State.OUT, e.t, "a new incarnation")
             uids[e.node] = str(e["uid"])
-        elif e.event in ("leave", "final"):
-            turn(e.node, State.DONE, e.t, f"{e.event}, after round {e['round']}")
+        elif e.event in ("leave", "final", "end"):
+            turn(e.node, State.DONE, e.t, str(e.get("reason", e.event)))
         elif e.event == "view":
             if e.node in e["members"]:
                 turn(e.node, State.MEMBER, e.t, "")

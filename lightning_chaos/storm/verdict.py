@@ -119,12 +119,15 @@ def _unasked_exits(
         early = end.t < facts.over and not facts.finished_itself
         if node in away or (end.code == 0 and (node in finals or not early)):
             continue
-        fault = _blamed(node, end.t, faults)
-        after = "" if fault is None else f", {end.t - fault.t:.1f} s after: {fault.text}"
+        # Its log knows it sooner than the process is gone.
+        said = [e.t for e in events if e.node == node and e.event == "end" and e.t <= end.t]
+        t = said[-1] if said else end.t
+        fault = _blamed(node, t, faults)
+        after = "" if fault is None else f", {t - fault.t:.1f} s after: {fault.text}"
         found.append(
             Failure(
-                f"{node} ended with exit code {end.code} at {end.t:.1f} s{after}",
-                end.t,
+                f"{node} ended with exit code {end.code} at {t:.1f} s{after}",
+                t,
                 fault.number if fault else None,
                 (*_story(node, events, end.t), *_words(end.words)),
             )
