@@ -72,6 +72,14 @@ def test_a_fault_has_the_costs_of_its_definitions_and_reasons_for_those_it_has_n
     assert [(row.kind, row.count) for row in figures.summary] == [("cut", 1), ("throttle", 1)]
 
 
+def test_nobody_detects_what_is_planned_whoever_freezes_meanwhile() -> None:
+    story = stopped_and_back()
+    story.do(4.0, "join", hit="d")
+    join = story.figures().faults[1]
+    assert join.cost.detect_s is None
+    assert join.whys["detect_s"] == "planned: nobody freezes"
+
+
 def test_the_worst_waits_come_first_with_their_reasons_and_faults() -> None:
     first, second = stopped_and_back().figures().waits
     assert first.nodes == ("a", "b")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.storm.deeds import Done
@@ -54,16 +54,20 @@ def priced(events: Sequence[LogEvent], faults: Sequence[Done], end: float) -> li
         first = bisect_left(times, fault.t - _LOOK_BACK_S)
         near = rounds[first : bisect_left(times, until)]
         window = sorted([*near, *(e for e in others if e.t < until)], key=lambda e: e.t)
-        cost = cost_of(fault.event, window, until, fault.cure)
         unanswered = _unanswered(fault, window)
         out = set() if unanswered else _left_out(fault, window)
         later = [h.t for h in faults[place + 1 :] if set(h.nodes) & out]
-        back = _back_s(fault, out, events, min([end, *later]))
-        cost = (
-            Cost(None, None, None, None, cost.still_s)
-            if unanswered
-            else Cost(cost.detect_s, cost.view_s, cost.resume_s, back, cost.still_s)
-        )
+        cost = cost_of(fault.event, window, until, fault.cure)
+        if unanswered:
+            cost = Cost(None, None, None, None, cost.still_s)
+        else:
+            planned = isinstance(fault.deed, Leave | Join)
+            cost = replace(
+                cost,
+                # Nobody freezes for what is planned; a freeze then is another fault's.
+                detect_s=None if planned else cost.detect_s,
+                back_s=_back_s(fault, out, events, min([end, *later])),
+            )
         missing = [name for name in TIMES if getattr(cost, name) is None]
         whys = {name: _why(name, fault, cost, unanswered, bool(out)) for name in missing}
         found.append(Priced(fault, cost, whys))
