@@ -1,4 +1,4 @@
-"""``lightning-chaos``: show a cluster at work, look at a run, end one."""
+"""``lightning-chaos``: show a cluster at work, storm it, plan a pull, look at a run, end one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
+from lightning_chaos.plan.command import plan
 from lightning_chaos.storm.command import storm
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
@@ -85,6 +86,10 @@ def demo(
     if json_path is not None:
         write_json(report, json_path)
     sys.exit(0 if report.passed else 1)
+
+
+main.add_command(plan)
+main.add_command(storm)
 
 
 @main.command()
@@ -181,9 +186,6 @@ def _status_table(sight: Sight) -> Table:
     for learner in view.learners:
         table.add_row(learner.node, "learner", learner.address)
     return table
-
-
-main.add_command(storm)
 
 
 if __name__ == "__main__":

@@ -50,24 +50,22 @@ def priced(events: Sequence[LogEvent], faults: Sequence[Done], end: float) -> li
     times = [e.t for e in rounds]
     found = []
     for place, fault in enumerate(faults):
-        until = min(end, faults[place + 1].t if place + 1 < len(faults) else end)
+        later = faults[place + 1 :]
+        until = min([end, *(f.t for f in later[:1])])
         first = bisect_left(times, fault.t - _LOOK_BACK_S)
         near = rounds[first : bisect_left(times, until)]
         window = sorted([*near, *(e for e in others if e.t < until)], key=lambda e: e.t)
         unanswered = _unanswered(fault, window)
         out = set() if unanswered else _left_out(fault, window)
-        later = [h.t for h in faults[place + 1 :] if set(h.nodes) & out]
         cost = cost_of(fault.event, window, until, fault.cure)
+        back_s = _back_s(fault, out, events, min([end, *(f.t for f in later if {*f.nodes} & out)]))
         if unanswered:
             cost = Cost(None, None, None, None, cost.still_s)
+        elif isinstance(fault.deed, Leave | Join):
+            # Nobody freezes for what is planned; a freeze then is another fault's.
+            cost = replace(cost, detect_s=None, back_s=None)
         else:
-            planned = isinstance(fault.deed, Leave | Join)
-            cost = replace(
-                cost,
-                # Nobody freezes for what is planned; a freeze then is another fault's.
-                detect_s=None if planned else cost.detect_s,
-                back_s=_back_s(fault, out, events, min([end, *later])),
-            )
+            cost = replace(cost, back_s=back_s)
         missing = [name for name in TIMES if getattr(cost, name) is None]
         whys = {name: _why(name, fault, cost, unanswered, bool(out)) for name in missing}
         found.append(Priced(fault, cost, whys))
