@@ -16,7 +16,7 @@ from lightning_chaos.demo.checks import check_digests, check_once, digests, stab
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.testing.cluster import POLL_S, LocalCluster
-from lightning_chaos.testing.launch import ForkServer, Running
+from lightning_chaos.testing.launch import ForkServer, Launcher, Running
 from lightning_chaos.visit import ask_to_stop
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -144,7 +144,7 @@ def _gone(pid: int) -> bool:
 class MakeCluster(Protocol):
     """Makes a cluster that the test's end closes."""
 
-    def __call__(self, *args: str, **env: str) -> Cluster:
+    def __call__(self, *args: str, launcher: Launcher = ..., **env: str) -> Cluster:
         """A cluster on ``scripts/train.py`` with this command line and these variables."""
         ...
 
@@ -178,7 +178,12 @@ def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def make(*args: str, script: Path = SCRIPTS / "train.py", **env: str) -> Cluster:
+        def make(
+            *args: str,
+            script: Path = SCRIPTS / "train.py",
+            launcher: Launcher = fork_server,
+            **env: str,
+        ) -> Cluster:
             nonlocal count
             count += 1
             return stack.enter_context(
@@ -187,7 +192,7 @@ def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
                     args=args,
                     directory=tmp_path / f"run{count}",
                     env={"CHAOS_LINGER": "0", **env},
-                    launcher=fork_server,
+                    launcher=launcher,
                 )
             )
 

@@ -291,7 +291,7 @@ def test_nothing_is_left_of_a_lab_that_ends_not_even_its_processes() -> None:
         assert sleeper.wait(BOUND_S) == -signal.SIGKILL
     assert remains(key) == []
     with pytest.raises(RuntimeError, match="switch"):
-        network.heal()
+        network.nic("a", up_mbit=1)
 
 
 def test_what_a_killed_owner_left_behind_is_removed_by_the_next_start() -> None:

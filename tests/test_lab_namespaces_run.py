@@ -1,0 +1,57 @@
+"""Runs of real processes on hosts of the lab, with the kernel's own TCP between them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_fixtures import BOUND_S, Cluster, MakeCluster
+
+from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.wan.means import missing
+from lightning_chaos.testing.lab.wan.namespaces import Namespaces
+from lightning_chaos.testing.launch import ForkServer
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing())]
+
+
+@pytest.fixture
+def network(_runtime_root: Path) -> Iterator[Namespaces]:
+    """Four hosts at a round trip of 20 ms."""
+    with Namespaces(4) as made:
+        made.shape(Shape(rate_mbit=100, delay_ms=10))
+        yield made
+
+
+def finish(run: Cluster, network: Namespaces, *nodes: str) -> None:
+    """End the run from one of its hosts, as a user would there."""
+    command = [sys.executable, "-m", "lightning_chaos.cli", "stop", "--run", run.run]
+    with network.popen(nodes[0], command, stdout=subprocess.PIPE) as asking:
+        asking.communicate(timeout=BOUND_S)
+    assert asking.returncode == 0
+    run.ended_well(*nodes)
+
+
+def test_the_demos_faults_at_a_round_trip_of_20_ms(
+    cluster: MakeCluster, network: Namespaces, fork_server: ForkServer
+) -> None:
+    run = cluster("--ballast-kb", "1000", launcher=network.launcher(fork_server))
+    first = ("n1", "n2", "n3")
+    run.start("n1")
+    run.wait_told("start", "n1")  # it is the oldest
+    run.start("n2", "n3")
+    run.wait_members(*first)
+    run.start("n4")
+    run.wait_members(*first, "n4")
+    run.wait_rounds(5)
+    run.kill("n1")
+    run.wait_members("n2", "n3", "n4")
+    run.wait_rounds(5)
+    run.leave("n2")
+    run.wait_members("n3", "n4")
+    run.wait_rounds(5)
+    assert min(network.carried_bytes()[n, "n4"] for n in first) > 100_000
+    finish(run, network, "n3", "n4")
