@@ -1,4 +1,4 @@
-"""Clusters of real processes: one fork server for all, and what tests ask of them."""
+"""Clusters of real processes, and what tests ask of them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ SCRIPTS = Path(__file__).parent / "scripts"
 BOUND_S = 20.0
 
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="session")
-def fork_server(_runtime_root: Path) -> Iterator[ForkServer]:
-    """Where workers are forked from; it has imported torch and Lightning."""
-    with ForkServer() as server:
-        yield server
 
 
 class Cluster(LocalCluster):

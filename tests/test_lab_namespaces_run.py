@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from cluster_fixtures import BOUND_S, Cluster, MakeCluster
 
+from lightning_chaos.testing.fixtures import MakeNamespaces
 from lightning_chaos.testing.lab.conditions import Shape
-from lightning_chaos.testing.lab.wan.means import missing
 from lightning_chaos.testing.lab.wan.namespaces import Namespaces
 from lightning_chaos.testing.launch import ForkServer
 
-pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def network(_runtime_root: Path) -> Iterator[Namespaces]:
+def network(namespaces: MakeNamespaces) -> Namespaces:
     """Four hosts at a round trip of 20 ms."""
-    with Namespaces(4) as made:
-        made.shape(Shape(rate_mbit=100, delay_ms=10))
-        yield made
+    made = namespaces(4)
+    made.shape(Shape(rate_mbit=100, delay_ms=10))
+    return made
 
 
 def finish(run: Cluster, network: Namespaces, *nodes: str) -> None:
