@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
+from lightning_chaos.testing.lab.commands import lab
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
 
@@ -33,6 +34,9 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="lightning-chaos")
 def main() -> None:
     """Train one model together on machines that come and go."""
+
+
+main.add_command(lab)
 
 
 @main.command()

@@ -75,6 +75,11 @@ class Director:
         return self._cluster.directory / TRUTH
 
     @property
+    def begun(self) -> bool:
+        """Seconds count."""
+        return self._begin is not None
+
+    @property
     def done(self) -> bool:
         """Nothing is left to do."""
         return not self._left
@@ -110,7 +115,7 @@ class Director:
             TimeoutError: after ``timeout_s`` seconds some of it is left, since the run does not
                 reach its rounds, or since every node has ended.
         """
-        if self._begin is None:
+        if not self.begun:
             self.begin()
         deadline = self._clock() + timeout_s
         while not self.done:
