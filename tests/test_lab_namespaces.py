@@ -347,6 +347,18 @@ def test_what_cannot_be_done_is_refused_and_says_by_whom_it_can(network: Namespa
                 relays.shape(shape)
 
 
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert missing() == "namespaces need the command ip (package iproute2)"
+    (tmp_path / "ip").touch(mode=0o755)
+    with pytest.raises(ConfigError, match=r"need the command gcc .*; the lab's relays work"):
+        Namespaces(2)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert missing() == "namespaces need root"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert missing() == "namespaces need Linux"
+
+
 def test_a_compiler_that_refuses_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiler = tmp_path / "gcc"
