@@ -115,7 +115,9 @@ def _a_killed_agent_takes_its_worker_along(run: Cluster) -> None:
 
 def _workers_killed_together_found_one_run(run: Cluster) -> None:
     def together(events: Sequence[LogEvent]) -> bool:
-        return any(e.event == "round" and e.t > killed and len(e["members"]) == 2 for e in events)
+        came = {e["uid"] for e in events if e.event == "start" and e.t > killed}
+        rounds = (e for e in events if e.event == "round" and len(e["members"]) == 2)
+        return any(came.issuperset(e["members"]) for e in rounds)
 
     killed = time.time()
     for node in "ca":
