@@ -37,9 +37,6 @@ def main() -> None:
     """Train one model together on machines that come and go."""
 
 
-main.add_command(lab)
-
-
 @main.command()
 @click.option(
     "--nodes", type=click.IntRange(2, 16), default=3, show_default=True, help="Nodes at the start."
@@ -92,6 +89,7 @@ def demo(
 
 
 main.add_command(plan)
+main.add_command(lab)
 
 
 @main.command()
