@@ -83,20 +83,19 @@ def make_hosts(key: str, count: int, congestion: str) -> tuple[list[Host], list[
         ConfigError: this kernel has no such congestion control.
         OSError: the kernel does not allow it.
     """
-    hosts, cards = [], []
-    with _allowed(congestion):
-        for number in range(count):
-            host = Host(f"{key}-{number}", f"10.77.0.{number + 1}", RUN / key / str(number))
-            host.runtime.mkdir(mode=0o700, parents=True)
-            host.boot_id.write_text(f"{uuid.uuid4()}\n")
-            _ip("netns", "add", host.namespace)
-            cards.append(in_network(host, lambda: _furnish(congestion)))
-            _ip(
-                *("-n", host.namespace, "-batch", "-"),
-                orders=f"link set lo up\naddr add {host.address}/24 dev {CARD}\n"
-                f"link set {CARD} mtu {_MTU} txqueuelen 2000 up\n",
-            )
-            hosts.append(host)
+    hosts = [
+        Host(f"{key}-{number}", f"10.77.0.{number + 1}", RUN / key / str(number))
+        for number in range(count)
+    ]
+    cards: list[int] = []
+    try:
+        with _allowed(congestion):
+            for host in hosts:
+                cards.append(_make(host, congestion))
+    except BaseException:
+        for card in cards:
+            os.close(card)
+        raise
     return hosts, cards
 
 
@@ -104,10 +103,10 @@ def remove(key: str) -> None:
     """End all processes of that lab's hosts and remove what is left of it."""
     names = {path.name: path.stat().st_ino for path in _NETNS.glob(f"{key}-*")}
     networks = set(names.values())
-    end_all(lambda: _pids_in(networks))
+    _end_all(lambda: _pids_in(networks))
     for name in names:
         _ip("netns", "delete", name)
-    end_all(lambda: _pids_in(networks))  # one may have come in before the name was gone
+    _end_all(lambda: _pids_in(networks))  # one may have come in before the name was gone
     shutil.rmtree(RUN / key, ignore_errors=True)
 
 
@@ -119,14 +118,17 @@ def remove_orphans() -> list[str]:
     return orphans
 
 
-def end_all(find: Callable[[], Iterable[int]]) -> None:
-    """SIGKILL to all that it finds, until it finds none."""
-    deadline = time.monotonic() + _END_TIMEOUT_S
-    while (pids := list(find())) and time.monotonic() < deadline:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
+def _make(host: Host, congestion: str) -> int:
+    host.runtime.mkdir(mode=0o700, parents=True)
+    host.boot_id.write_text(f"{uuid.uuid4()}\n")
+    _ip("netns", "add", host.namespace)
+    card = in_network(host, lambda: _furnish(congestion))
+    _ip(
+        *("-n", host.namespace, "-batch", "-"),
+        orders=f"link set lo up\naddr add {host.address}/24 dev {CARD}\n"
+        f"link set {CARD} mtu {_MTU} txqueuelen 2000 up\n",
+    )
+    return card
 
 
 def _furnish(congestion: str) -> int:
@@ -174,6 +176,16 @@ def _pids_in(networks: set[int]) -> list[int]:
                 if (entry / "ns/net").stat().st_ino in networks:
                     found.append(int(entry.name))
     return found
+
+
+def _end_all(find: Callable[[], Iterable[int]]) -> None:
+    """SIGKILL to all that it finds, until it finds none."""
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    while (pids := list(find())) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _ip(*arguments: str, orders: str | None = None) -> None:

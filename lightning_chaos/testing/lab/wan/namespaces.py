@@ -109,7 +109,7 @@ class Namespaces(Network):
         Args:
             node: whose host; see :meth:`env_for`.
             command: program and arguments.
-            env: its environment, under that of :meth:`env_for`; None for this process's.
+            env: its environment, over which comes :meth:`env_for`; None for this process's.
             more: as for :class:`subprocess.Popen`.
         """
         variables = {**(os.environ if env is None else env), **self.env_for(node)}
@@ -252,7 +252,7 @@ class _OnHosts:
         output: Path,
         host: Host | None = None,
     ) -> Running:
-        """See :class:`Launcher`; the environment is over that of :meth:`Namespaces.env_for`."""
+        """See :class:`Launcher`; what :meth:`Namespaces.env_for` says comes over ``env``."""
         node = env["CHAOS_NODE"]
         return self._inner.launch(
             command,
