@@ -72,4 +72,4 @@ class ReplayError(ChaosError, RuntimeError):
 
 
 class LabError(ChaosError, RuntimeError):
-    """The lab's network does not do what it was told to, so nothing can be learnt with it."""
+    """The lab's network does not do what it was told to; the message says what is amiss."""

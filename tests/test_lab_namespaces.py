@@ -290,7 +290,7 @@ def test_nothing_is_left_of_a_lab_that_ends_not_even_its_processes() -> None:
     with sleeper:
         assert sleeper.wait(BOUND_S) == -signal.SIGKILL
     assert remains(key) == []
-    with pytest.raises(RuntimeError, match="switch"):
+    with pytest.raises(LabError, match="switch"):
         network.nic("a", up_mbit=1)
 
 

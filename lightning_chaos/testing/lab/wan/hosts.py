@@ -20,7 +20,7 @@ from pathlib import Path
 
 import filelock
 
-from lightning_chaos.errors import ConfigError
+from lightning_chaos.errors import ConfigError, LabError
 from lightning_chaos.peer.machine import process_birth, process_gone
 from lightning_chaos.testing.lab.wan.enter import Host, in_network
 from lightning_chaos.testing.lab.wan.means import open_card
@@ -81,7 +81,7 @@ def make_hosts(key: str, count: int, congestion: str) -> tuple[list[Host], list[
 
     Raises:
         ConfigError: this kernel has no such congestion control.
-        OSError: the kernel does not allow it.
+        LabError: a host cannot be made; says what ``ip`` said.
     """
     hosts = [
         Host(f"{key}-{number}", f"10.77.0.{number + 1}", RUN / key / str(number))
@@ -144,7 +144,7 @@ def _allowed(congestion: str) -> Iterator[None]:
     """While inside, a namespace may be given this congestion control.
 
     The list of those allowed is the machine's, but it is asked only when the setting is made; so
-    it can be put back at once, and only a lab killed in these milliseconds leaves it longer.
+    it can be put back at once, and only a lab killed in that moment leaves it longer.
     """
     available = _AVAILABLE.read_text().split()
     if congestion not in available:
@@ -193,4 +193,4 @@ def _ip(*arguments: str, orders: str | None = None) -> None:
         ["ip", *arguments], input=orders, capture_output=True, text=True, timeout=_IP_TIMEOUT_S
     )
     if result.returncode:
-        raise OSError(f"ip {' '.join(arguments)}: {result.stderr.strip()}")
+        raise LabError(f"ip {' '.join(arguments)}: {result.stderr.strip()}")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_chaos.errors import LabError
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.wan.means import compiled_switch
 
@@ -102,11 +103,11 @@ class Switch:
                 self._socket.send(message.encode())
                 answer = self._socket.recv(_ANSWER_BYTES).decode()
             except OSError as error:
-                raise RuntimeError(f"the switch does not answer: {error}") from error
+                raise LabError(f"the switch does not answer: {error}") from error
         if not answer:
-            raise RuntimeError("the switch has ended; see what it printed")
+            raise LabError("the switch has ended; see what it printed")
         if answer.startswith("not understood"):
-            raise RuntimeError(f"the switch: {answer}")
+            raise LabError(f"the switch: {answer}")
         return answer
 
 
