@@ -36,12 +36,14 @@ bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap; plans: t
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
 	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
+	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
 	$(BIN)/python benchmarks/allreduce.py --smoke
 	$(BIN)/python benchmarks/overlap.py --smoke
 	$(BIN)/python benchmarks/planning.py --smoke
+	$(BIN)/python benchmarks/planning_reduce.py --smoke
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py

@@ -15,7 +15,7 @@ import sys
 import time
 from types import TracebackType
 
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.messages import (
     Ack,
     Commit,
@@ -42,7 +42,7 @@ def member(place: int) -> Member:
 
 def proposal() -> Proposal:
     members = tuple(member(place) for place in range(MEMBERS))
-    view = View("bare", 0, 8, members, (member(NEWCOMER),), 12, mesh_plan(MEMBERS))
+    view = View("bare", 0, 8, members, (member(NEWCOMER),), 12, mesh_plan([m.uid for m in members]))
     return Proposal(Ballot(7, members[0].uid), 7, view, True, "n4 starts to learn")
 
 

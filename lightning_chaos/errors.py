@@ -9,7 +9,7 @@ ChaosError
 ├── StateError              training state that cannot be laid out or pulled
 │   └── StateDeclined       because the members cannot send theirs
 ├── DataError               a DataLoader that cannot be shared exactly
-├── PlanError               a schedule that could not be proved the best
+├── PlanError               a plan that cannot be made, or not be proved the best
 ├── OperationMismatch       members asked for different operations under one number
 ├── LabError                the lab's network is not what it was told to be
 ├── ReplayError             a run log that cannot be replayed here
@@ -56,7 +56,7 @@ class DataError(ChaosError, ValueError):
 
 
 class PlanError(ChaosError, RuntimeError):
-    """A schedule could not be proved the best; the message says what to change."""
+    """A plan cannot be made, or not be proved the best; the message says what to change."""
 
 
 class OperationMismatch(ChaosError, RuntimeError):

@@ -28,7 +28,7 @@ from lightning_chaos.collective.actions import (
 )
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.flush import decide
 from lightning_chaos.protocol.values import Decision, Member, OpId, Report, Uid, View
 
@@ -41,7 +41,8 @@ def member(name: str) -> Member:
 
 def view_of(epoch: int, names: Sequence[str], switch: int = 0) -> View:
     members = tuple(member(name) for name in names)
-    return View("run", 0, epoch, members, (), switch, mesh_plan(len(members)))
+    plan = mesh_plan([m.uid for m in members])
+    return View("run", 0, epoch, members, (), switch, plan)
 
 
 @dataclass(frozen=True)

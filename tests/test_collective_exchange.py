@@ -14,7 +14,8 @@ from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKin
 from lightning_chaos.collective.layout import HEADER, Layout
 from lightning_chaos.collective.roots import Part, pack_part
 from lightning_chaos.errors import ChaosError, NodeLost, OperationMismatch
-from lightning_chaos.planning.values import ReducePlan, mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.planning.values import ReducePlan
 from lightning_chaos.protocol.values import OpId
 
 NAMES = "abcde"
@@ -320,7 +321,7 @@ def test_what_cannot_be_begun_is_refused_with_the_reason() -> None:
 
 
 def test_a_layout_cuts_every_bucket_by_the_shares_on_float_boundaries() -> None:
-    layout = Layout.of((A, B, C), ReducePlan(shares=(1, 0, 3)), [(0, 40), (40, 4)])
+    layout = Layout.of((A, B, C), ReducePlan.direct((1, 0, 3)), [(0, 40), (40, 4)])
     assert [(c.id, c.offset, c.length, c.root) for c in layout.chunks] == [
         (0, 0, 0, A),
         (1, 0, 8, A),
@@ -337,7 +338,7 @@ def test_the_chunks_of_any_layout_tile_the_vector() -> None:
         sizes = [rng.randrange(50) * 4 for _ in range(rng.randint(0, 4))]
         buckets = [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
         at = 0
-        for chunk in Layout.of(members, ReducePlan(shares), buckets).chunks[1:]:
+        for chunk in Layout.of(members, ReducePlan.direct(shares), buckets).chunks[1:]:
             assert chunk.offset == at
             assert chunk.length > 0
             at += chunk.length
@@ -345,7 +346,7 @@ def test_the_chunks_of_any_layout_tile_the_vector() -> None:
 
 
 def test_a_layout_refuses_a_plan_for_others_and_half_floats() -> None:
-    with pytest.raises(ValueError, match="1 shares for 2 members"):
-        Layout.of((A, B), mesh_plan(1), [])
+    with pytest.raises(ValueError, match="for 1 members, here are 2"):
+        Layout.of((A, B), mesh_plan((A,)), [])
     with pytest.raises(ValueError, match="not whole floats"):
-        Layout.of((A,), mesh_plan(1), [(0, 6)])
+        Layout.of((A,), mesh_plan((A,)), [(0, 6)])

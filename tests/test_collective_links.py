@@ -37,7 +37,7 @@ from lightning_chaos.collective.frames import (
 )
 from lightning_chaos.collective.links import DataLinks, dials
 from lightning_chaos.errors import WireError
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.flush import decide
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Decision, Member, OpId, Uid, View
 from lightning_chaos.transport.address import Address
@@ -180,7 +180,7 @@ async def cluster(
 
 def view_of(epoch: int, workers: list[Worker]) -> View:
     members = tuple(worker.member for worker in workers)
-    return View("run", 0, epoch, members, (), 0, mesh_plan(len(members)))
+    return View("run", 0, epoch, members, (), 0, mesh_plan([m.uid for m in members]))
 
 
 def in_loop(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -387,7 +387,8 @@ def test_a_member_that_sends_a_wrong_shape_is_accused_and_dropped() -> None:
     async def scenario() -> None:
         async with cluster(1) as (a,):
             b = Member("b", 1, "127.0.0.1", 1)
-            a.install(View("run", 0, 1, (a.member, b), (), 0, mesh_plan(2)))
+            plan = mesh_plan((a.member.uid, b.uid))
+            a.install(View("run", 0, 1, (a.member, b), (), 0, plan))
             a.begin(OpId(0, 0), np.ones(4, np.float32))
             frame = Frame(FrameKind.CONTRIBUTION, 0, 1, OpId(0, 0), 0, 4, 9, 1.0)
             await raw(a, greeting(sender=b.uid) + pack(frame) + bytes(9))

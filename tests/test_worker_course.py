@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.values import Decision, Member, OpId, View
 from lightning_chaos.worker.course import Course
 from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Turn
@@ -13,7 +13,8 @@ A, B, C, D = (Member(name, 1, "127.0.0.1", 1) for name in "abcd")
 def view(
     epoch: int, members: tuple[Member, ...], switch: int, learners: tuple[Member, ...] = ()
 ) -> View:
-    return View("run", 0, epoch, members, learners, switch, mesh_plan(len(members)))
+    plan = mesh_plan([m.uid for m in members])
+    return View("run", 0, epoch, members, learners, switch, plan)
 
 
 def decision(finished: OpId, data_from: int) -> Decision:

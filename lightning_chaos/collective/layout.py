@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from lightning_chaos.planning.values import ReducePlan
+from lightning_chaos.planning.values import ReducePlan, Tree
 from lightning_chaos.protocol.values import Uid
 
 HEADER = 0
@@ -26,6 +26,8 @@ class Chunk:
     """Bytes in the flat vector; 0 for the header, whose payloads have lengths of their own."""
     root: Uid
     """Takes in everybody's contribution and sends everybody the result."""
+    tree: Tree
+    """Over the ranks of the members, from :attr:`root`."""
     bucket: int | None = None
     """Which bucket of the vector it is a piece of; None for the header."""
 
@@ -51,25 +53,27 @@ class Layout:
 
         Args:
             members: identities, oldest first.
-            plan: one share per member.
+            plan: of the view.
             buckets: (offset, length) in bytes of each bucket in the flat vector.
 
         Raises:
-            ValueError: the plan is not for that many members, or a bucket is not whole floats.
+            ValueError: the plan is not for these members, or a bucket is not whole floats.
         """
-        problem = plan.check(len(members))
+        problem = plan.check(members)
         if problem:
             raise ValueError(problem)
-        chunks = [Chunk(HEADER, 0, 0, members[0])]
+        chunks = [Chunk(HEADER, 0, 0, members[plan.quick.root], plan.quick)]
         first = []
         for bucket, (offset, length) in enumerate(buckets):
             if offset < 0 or length < 0 or offset % FLOAT_BYTES or length % FLOAT_BYTES:
                 raise ValueError(f"bucket of {length} bytes at {offset} is not whole floats")
             first.append(len(chunks))
-            for root, (begin, end) in zip(members, _cut(length, plan.shares), strict=True):
+            small = length <= plan.small_bytes
+            trees, shares = ((plan.quick,), (1,)) if small else (plan.trees, plan.shares)
+            for tree, (begin, end) in zip(trees, _cut(length, shares), strict=True):
                 if end > begin:
                     place = offset + begin, end - begin
-                    chunks.append(Chunk(len(chunks), *place, root, bucket))
+                    chunks.append(Chunk(len(chunks), *place, members[tree.root], tree, bucket))
         pieces = (tuple(chunks[i:j]) for i, j in pairwise([*first, len(chunks)]))
         return cls(members, tuple(chunks), tuple(pieces))
 

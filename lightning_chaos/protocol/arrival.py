@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.founding import Founding
 from lightning_chaos.protocol.messages import (
@@ -135,7 +135,8 @@ class Arrival:
 
     def _found(self) -> None:
         standing = self._standing
-        view = View(standing.run, 0, self._base_epoch + 1, (standing.me,), (), 0, mesh_plan(1))
+        plan = mesh_plan((standing.me.uid,))
+        view = View(standing.run, 0, self._base_epoch + 1, (standing.me,), (), 0, plan)
         standing.view, standing.role = view, Role.MEMBER
         standing.log("founded the run")
         standing.tell(local.Standing(standing.me, False, view, -1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.change import Change
 from lightning_chaos.protocol.evidence import Evidence
@@ -260,7 +260,7 @@ class Lead:
             members,
             learners,
             view.switch,
-            mesh_plan(len(members)),
+            mesh_plan([m.uid for m in members]),
         )
         proposal = Proposal(Ballot(), view.epoch, new, False, reason)
         return self._propose(now, proposal, (), view.uids)

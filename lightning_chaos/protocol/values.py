@@ -66,7 +66,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @property
     def plan_problem(self) -> str | None:
         """Why the plan does not serve the members, None if it does."""
-        return self.plan.check(len(self.members))
+        return self.plan.check(self.uids)
 
     @cached_property
     def uids(self) -> tuple[Uid, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.messages import Fingerprint, JoinRequest, Refuse
 from lightning_chaos.protocol.values import Ballot, Member, Proposal, Uid, View
 
@@ -128,7 +128,7 @@ class Wishes:
             members,
             (*learners, *joining),
             view.switch if view.learners else switch,
-            mesh_plan(len(members)),
+            mesh_plan([m.uid for m in members]),
         )
         reason = _story(leaving, seated, joining, gone)
         asked = tuple(dict.fromkeys((*view.uids, *new.uids)))

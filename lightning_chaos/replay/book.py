@@ -12,7 +12,7 @@ from lightning_chaos.data.ledger import Slice
 from lightning_chaos.demo.checks import digests, stable_rounds
 from lightning_chaos.errors import ReplayError
 from lightning_chaos.monitor.runlog import LogEvent, read_log
-from lightning_chaos.planning.values import mesh_plan
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.values import Member, Uid, View
 
 
@@ -193,7 +193,8 @@ def _view(event: LogEvent, run: str) -> View:
         for node, uid in zip(event["members"], event["uids"], strict=True)
     )
     switch = int(event["switch"])
-    return View(run, 0, int(event["epoch"]), members, (), switch, mesh_plan(len(members)))
+    plan = mesh_plan([m.uid for m in members])
+    return View(run, 0, int(event["epoch"]), members, (), switch, plan)
 
 
 def _check_platforms(scripts: Sequence[LogEvent]) -> None:
