@@ -16,6 +16,7 @@ from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
 from lightning_chaos.plan.command import plan
 from lightning_chaos.storm.command import storm
+from lightning_chaos.testing.lab.commands import lab
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
 
@@ -89,6 +90,7 @@ def demo(
 
 
 main.add_command(plan)
+main.add_command(lab)
 main.add_command(storm)
 
 
