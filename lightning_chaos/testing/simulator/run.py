@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_chaos.testing.simulator.case import FAULTY_S, Case
+from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.faults import set_up
 from lightning_chaos.testing.simulator.node import Node
 from lightning_chaos.testing.simulator.outcome import Outcome, RunLost, Stuck, Violation
@@ -10,7 +10,8 @@ from lightning_chaos.testing.simulator.training import Doing
 from lightning_chaos.testing.simulator.world import World
 
 SETTLE_S = 20.0
-"""Longest time until all are members of one view and train, once everything works."""
+"""Longest time until all are members of one view and train, once everything works, for a timeout
+of one second."""
 END_S = 12.0
 """Longest time until all have ended, once somebody asks for it."""
 ROUNDS = 3
@@ -28,40 +29,44 @@ def simulate(case: Case, *, story: bool = True) -> Outcome:
         The promise that was broken, if one was, or whatever error the code has.
     """
     lines: list[str] | None = [] if story else None
+    world = begin(case, lines)
     problem = ""
     try:
-        _play(case, lines)
+        _play(case, world)
     except RunLost:
         pass
     except Exception as error:
         problem = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-    return Outcome(case, problem, tuple(lines or ()))
+    return Outcome(case, problem, world.clock.done, tuple(lines or ()))
 
 
-def _play(case: Case, lines: list[str] | None) -> None:
-    world = begin(case, lines)
+def _play(case: Case, world: World) -> None:
     for fault in case.faults:
         set_up(world, fault)
-    world.clock.run_until(FAULTY_S)
+    world.clock.run_until(case.quiet_at)
     world.clock.tell("*** quiet")
-    world.paths.open_all()
+    world.heal()
     try:
         settle(world)
     except Stuck:
         if world.invariants.has_quorum():
             raise
-    world.clock.tell("*** everybody comes back")
-    for name in case.names:
-        world.start(name)
-    settle(world)
+    if case.returns:
+        world.clock.tell("*** everybody comes back")
+        for name in world.names:
+            world.start(name)
+        settle(world)
     if case.ends:
         end(world)
 
 
 def begin(case: Case, lines: list[str] | None = None) -> World:
-    """A world whose nodes are about to start, one after the other; without the faults."""
+    """A world whose nodes are about to start, or are one cluster; without the faults."""
     world = World(case, lines)
-    for i, name in enumerate(case.names):
+    if case.founders:
+        world.begin_together(world.names[: case.founders])
+        return world
+    for i, name in enumerate(world.names):
         delay = i * world.clock.rng.uniform(0.0, 0.5)
         world.clock.after(delay, lambda name=name: world.start(name))  # type: ignore[misc]
     return world
@@ -75,7 +80,7 @@ def settle(world: World) -> None:
         Violation: what they hold is wrong.
         RunLost: nobody holds the state any more.
     """
-    end = world.clock.now + SETTLE_S
+    end = world.clock.now + SETTLE_S * world.case.timeout_s
     begun: dict[str, int] = {}
     while problem := _unsettled(world, begun):
         if world.clock.now >= end:
@@ -88,8 +93,7 @@ def settle(world: World) -> None:
 
 def trains(world: World) -> list[Node]:
     """All nodes that live and have not left."""
-    nodes = world.nodes.values()
-    return [n for n in nodes if n.worker_alive and n.worker.doing is not Doing.GONE]
+    return [n for n in world.nodes if n.worker_alive and n.worker.doing is not Doing.GONE]
 
 
 def _unsettled(world: World, begun: dict[str, int]) -> str:

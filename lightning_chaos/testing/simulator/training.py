@@ -71,7 +71,7 @@ class Training:
         slices = share_out(self.ledger, BATCH, len(sharers))
         self._slice = slices[sharers.index(worker.uid)]
         worker.doing = Doing.COMPUTING
-        seconds = world.clock.rng.uniform(0.02, 0.3)
+        seconds = world.clock.rng.uniform(0.02, 0.3) * world.case.pace
         if world.paths.drags(worker.me.node):
             seconds *= 5
         self._after(seconds, OpId(round_, 0))

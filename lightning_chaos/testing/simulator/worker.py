@@ -31,8 +31,8 @@ from lightning_chaos.worker.turns import Go, Gone, Hold
 if TYPE_CHECKING:
     from lightning_chaos.testing.simulator.world import World
 
-WORKER_TIMEOUT_S = 6.0
-"""Longest time a worker may take to freeze or to make progress."""
+WORKER_TIMEOUTS = 6
+"""Longest time a worker may take to freeze or to make progress, in timeouts."""
 PART_BOUND_S = 5.0
 """How long a leaver waits for the others to let go, and a finished one for all to finish."""
 
@@ -250,7 +250,7 @@ class Worker:
     def check_late(self) -> None:
         """Complain of members that contribute nothing to an operation for too long."""
         late = None if self.hung or not self.active else self.exchange.late()
-        if late is None or late[1] <= WORKER_TIMEOUT_S:
+        if late is None or late[1] <= WORKER_TIMEOUTS * self.world.case.timeout_s:
             return
         op, seconds, owing = late
         for uid in owing:

@@ -6,13 +6,14 @@ Everything random comes from one generator, so a case repeats exactly.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import events, local
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.standing import Role
-from lightning_chaos.protocol.values import Member, View
+from lightning_chaos.protocol.values import Member, View, pair_of
 from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.clock import Clock
 from lightning_chaos.testing.simulator.control import Control
@@ -21,11 +22,13 @@ from lightning_chaos.testing.simulator.node import Node, Nodes
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.paths import Paths
 from lightning_chaos.testing.simulator.pull import pull
+from lightning_chaos.testing.simulator.seat import seat
+from lightning_chaos.testing.simulator.troubles import Troubles
 from lightning_chaos.testing.simulator.wires import Wires
-from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUT_S, Worker
+from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 
-TICK_S = 0.1
-TIMEOUT_S = 1.0
+TICKS = 5
+"""In one timeout; as often as heartbeats are due."""
 LINGER_S = 4.0
 QUIET = (local.Permit, local.Waiting, local.Begun, local.Pulling)
 """Too frequent for the story."""
@@ -40,11 +43,13 @@ class World:
     """
 
     def __init__(self, case: Case, story: list[str] | None = None) -> None:
-        self.names = case.names
+        self.case = case
+        self.names = case.nodes
         self.same_machine = case.same_machine
-        self.clock = Clock(case.seed, story)
-        self.paths = Paths(self.clock)
-        self.nodes: Nodes = {}
+        self.clock = Clock(case.seed, len(self.names), story)
+        self.paths = Paths(self.clock, case.unlinked)
+        self.troubles = Troubles(self.clock)
+        self.nodes = Nodes()
         self.control = Control(
             self.clock, self.paths, self.nodes, same_machine=case.same_machine, give=self.give
         )
@@ -58,28 +63,68 @@ class World:
 
     def start(self, name: str) -> None:
         """A new incarnation of that node, unless one lives."""
-        if self.live(name) is not None:
-            return
+        if self.live(name) is None:
+            node = self._new(name)
+            self.clock.tell(node.uid, "starts")
+
+    def begin_together(self, names: Sequence[str]) -> None:
+        """These are members of one view from the begin, all linked to all that they can reach."""
+        nodes = [self._new(name) for name in names]
+        members = tuple(node.me for node in nodes)
+        apart = [pair_of(a.uid, b.uid) for a, b in self._apart(nodes)]
+        plan = mesh_plan([m.uid for m in members], apart)
+        view = View("r", 0, 1, members, (), 0, plan, tuple(sorted(apart)))
+        self.invariants.begun_together(nodes[0], view)
+        for node in nodes:
+            node.wanted = {m.uid: 0.0 for m in members if m is not node.me}
+        for i, node in enumerate(nodes):
+            for other in nodes[:i]:
+                if self.paths.joined(node.name, other.name):
+                    self.control.join(node, other, 0.0, 0.0)
+                    node.up.add(other.uid)
+                    other.up.add(node.uid)
+        for node in nodes:
+            linked = [other.me for other in nodes if other.uid in node.up]
+            seat(node.peer, view, linked, node.time(self.clock.now))
+            self._to_worker(node, local.Standing(node.me, False, view, -1))
+
+    def _apart(self, nodes: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
+        known = {node.name: node for node in nodes}
+        for a, b in self.case.unlinked:
+            if a in known and b in known:
+                yield known[a], known[b]
+
+    def _new(self, name: str) -> Node:
         serial = next(self._serial)
         machine = "m" if self.same_machine else f"m{name}"
         me = Member(name, serial, "127.0.0.1", serial, machine, serial)
         peer = Membership(
             me,
             run="r",
-            timeout_s=TIMEOUT_S,
-            worker_timeout_s=WORKER_TIMEOUT_S,
+            timeout_s=self.case.timeout_s,
+            worker_timeout_s=WORKER_TIMEOUTS * self.case.timeout_s,
             linger_s=LINGER_S,
         )
+        rng, skew = self.clock.rng, self.case.skew
         node = Node(me, peer, Worker(me, self))
-        self.nodes[me.uid] = node
-        self.clock.tell(me.uid, "starts")
-        self.clock.after(self.clock.rng.uniform(0, TICK_S), lambda: self._tick(node))
+        if skew:
+            node.rate, node.ahead = rng.uniform(1 - skew, 1 + skew), rng.uniform(0, 1000)
+        self.nodes.add(node)
+        self.clock.after(rng.uniform(0, self._tick_s(node)), lambda: self._tick(node))
+        return node
+
+    def _tick_s(self, node: Node) -> float:
+        return self.case.timeout_s / TICKS / node.rate
+
+    def heal(self) -> None:
+        """Everything works from now on."""
+        self.paths.open_all()
+        self.troubles.over()
 
     def live(self, name: str) -> Node | None:
         """The newest incarnation of that node if any part of it lives."""
-        mine = [n for n in self.nodes.values() if n.name == name]
-        node = mine[-1] if mine else None
-        return node if node and (node.peer_alive or node.worker_alive) else None
+        node = self.nodes.newest(name)
+        return node if node and node.alive else None
 
     def until(self, condition: Callable[[], bool], what: str, bound_s: float = 20.0) -> None:
         """Let time pass until something is so.
@@ -101,7 +146,8 @@ class World:
     def _tick(self, node: Node) -> None:
         if not node.peer_alive:
             return
-        self.clock.after(TICK_S * self.clock.rng.uniform(0.8, 1.2), lambda: self._tick(node))
+        next_s = self._tick_s(node) * self.clock.rng.uniform(0.8, 1.2)
+        self.clock.after(next_s, lambda: self._tick(node))
         if node.worker_alive:
             node.worker.check_late()
         if self.clock.now >= node.paused_until:
@@ -121,7 +167,7 @@ class World:
         self._lock = node
         node.search_at = self.clock.now + 1.0
         out = (Role.OUT, Role.SEARCHING)
-        others = [n for n in self.nodes.values() if n is not node and n.peer_alive]
+        others = [n for n in self.nodes if n is not node and n.peer_alive]
         listed = [n for n in others if n.peer.role not in out]
         for other in listed:
             self.control.connect(node, other.uid)
@@ -140,13 +186,14 @@ class World:
         if node.paused_until > self.clock.now:
             return
         while node.mail and node.peer_alive:
-            for action in node.peer.step(self.clock.now, node.mail.popleft()):
+            for action in node.peer.step(node.time(self.clock.now), node.mail.popleft()):
                 self._act(node, action)
             self.invariants.after_step(node)
 
     def pause_peer(self, node: Node, seconds: float) -> None:
         """SIGSTOP for so long."""
         node.paused_until = self.clock.now + seconds
+        self.troubles.note(node.name, seconds=seconds)
         self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick()))
 
     def _act(self, node: Node, action: events.Action) -> None:
@@ -231,7 +278,7 @@ class World:
         node.worker_alive = False
         node.worker.ended = True
         self.clock.tell(f"{node.uid}'s worker ends")
-        for other in list(self.nodes.values()):
+        for other in self.nodes:
             if other is not node and other.worker_alive:
                 self.wires.break_(node, other, polite=polite)
 
