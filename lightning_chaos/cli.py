@@ -175,10 +175,14 @@ def _status_table(sight: Sight) -> Table:
     table = Table(title=title, title_justify="left")
     for name in ("node", "is", "address"):
         table.add_column(name)
-    for rank, member in enumerate(view.members):
-        table.add_row(member.node, "member" if rank else "lead", member.address)
-    for learner in view.learners:
-        table.add_row(learner.node, "learner", learner.address)
+    if view.missing:
+        table.add_column("no link to")
+    for rank, member in enumerate((*view.members, *view.learners)):
+        role = "learner" if rank >= len(view.members) else "member" if rank else "lead"
+        lost = [m.node for m in view.members if not view.joins(m.uid, member.uid)]
+        table.add_row(
+            member.node, role, member.address, *([", ".join(lost)] if view.missing else [])
+        )
     return table
 
 

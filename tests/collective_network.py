@@ -7,12 +7,13 @@ the end of the transfer: whoever changes memory that somebody still needs is fou
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from lightning_chaos.collective.actions import (
     AskCommit,
@@ -27,10 +28,13 @@ from lightning_chaos.collective.actions import (
     Verdict,
 )
 from lightning_chaos.collective.exchange import Exchange
+from lightning_chaos.collective.frames import FrameKind
+from lightning_chaos.collective.layout import Layout
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.planning.values import Tree
 from lightning_chaos.protocol.flush import decide
-from lightning_chaos.protocol.values import Decision, Member, OpId, Report, Uid, View
+from lightning_chaos.protocol.values import Decision, Member, OpId, Report, Uid, View, pair_of
 
 News = tuple[View, Decision | None]
 
@@ -39,10 +43,12 @@ def member(name: str) -> Member:
     return Member(node=name, incarnation=1, host="127.0.0.1", port=1)
 
 
-def view_of(epoch: int, names: Sequence[str], switch: int = 0) -> View:
+def view_of(epoch: int, names: Sequence[str], switch: int = 0, missing: Iterable[str] = ()) -> View:
+    """Members of these names, and links but for those between the two names of each pair."""
     members = tuple(member(name) for name in names)
-    plan = mesh_plan([m.uid for m in members])
-    return View("run", 0, epoch, members, (), switch, plan)
+    pairs = sorted(pair_of(member(a).uid, member(b).uid) for a, b in missing)
+    plan = mesh_plan([m.uid for m in members], pairs)
+    return View("run", 0, epoch, members, (), switch, plan, tuple(pairs))
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class Step:
         return f"{uid} at {self.op}".encode() * (1 + self.op.round % 3)
 
     def weight(self, uid: Uid) -> float:
-        return float(self._rng(uid).integers(0, 5))
+        # Not whole numbers: their sums along different trees differ in the last bits.
+        return float(self._rng(uid).integers(0, 5)) * 0.1
 
     def vector(self, uid: Uid) -> Floats | None:
         if self.floats is None:
@@ -69,20 +76,39 @@ class Step:
         values = self._rng(uid).standard_normal(self.floats).astype(np.float32)
         return values * np.float32(self.weight(uid))
 
-    def reference(self, members: Sequence[Uid]) -> Floats | None:
-        """The weighted mean as the specification of a sum says it."""
+    def reference(self, view: View) -> Floats | None:
+        """The weighted mean as the specification of sums along the trees of a plan says it."""
         if self.floats is None:
             return None
-        total = sum(self.weight(uid) for uid in members)
-        result = np.zeros(self.floats, np.float32)
-        for i, uid in enumerate(members):
-            vector = self.vector(uid)
-            assert vector is not None
-            result = vector.copy() if i == 0 else result + vector
-        return result / np.float32(total) if total else np.zeros(self.floats, np.float32)
+        vectors = [self.vector(uid) for uid in view.uids]
+        weights = [self.weight(uid) for uid in view.uids]
+        result = np.full(self.floats, np.nan, np.float32)
+        buckets = self.buckets or ((0, 4 * self.floats),)
+        for chunk in Layout.of(view.uids, view.plan, buckets).chunks[1:]:
+            piece = slice(chunk.offset // 4, (chunk.offset + chunk.length) // 4)
+            own = [(v[piece], w) for v, w in zip(vectors, weights, strict=True) if v is not None]
+            total, weight = _up(chunk.tree, chunk.tree.root, own)
+            result[piece] = total / np.float32(weight) if weight else 0
+        return result
+
+    def mean(self, view: View) -> npt.NDArray[np.float64]:
+        """The weighted mean, in double precision and in no particular order."""
+        vectors = [self.vector(uid) for uid in view.uids]
+        total = np.sum([v for v in vectors if v is not None], axis=0, dtype=np.float64)
+        return total / (sum(self.weight(uid) for uid in view.uids) or 1.0)
 
     def _rng(self, uid: Uid) -> np.random.Generator:
         return np.random.default_rng([self.op.round, self.op.k, *uid.encode()])
+
+
+def _up(tree: Tree, rank: int, own: Sequence[tuple[Floats, float]]) -> tuple[Floats, float]:
+    """What a member gives to its parent: its own and what its children give, in member order."""
+    below = [child for child in range(len(own)) if tree.parent(child) == rank]
+    given = [own[one] if one == rank else _up(tree, one, own) for one in sorted((rank, *below))]
+    (vector, weight), *others = given
+    for more, heavier in others:
+        vector, weight = vector + more, weight + heavier
+    return vector, weight
 
 
 def program(rng: random.Random, rounds: int) -> list[Step]:
@@ -200,6 +226,8 @@ class Network:
         self.accused: list[Misbehaved] = []
         self.asked: list[AskCommit] = []
         self.dead: list[Node] = []
+        self.sent: Counter[FrameKind] = Counter()
+        """Frames so far, by kind."""
         for name in names:
             self.add(name)
 
@@ -308,9 +336,11 @@ class Network:
     def carry_out(self, node: Node) -> None:
         for action in node.exchange.actions():
             match action:
-                case Send(to=to):
+                case Send(to=to, frame=frame):
+                    assert self.news[frame.epoch][0].joins(node.uid, to)
                     if to in self.nodes:
                         self.wire(node.uid, to).frames.append(action)
+                        self.sent[frame.kind] += 1
                 case Finished():
                     assert action.op == node.steps[node.at - 1].op
                     assert action.op not in node.finished
@@ -372,9 +402,12 @@ class Network:
 
     def check_one(self, finished: Finished, result: bytes) -> None:
         step = next(step for step in self.steps if step.op == finished.op)
-        assert finished.members == self.news[finished.epoch][0].uids
+        view = self.news[finished.epoch][0]
+        assert finished.members == view.uids
         assert finished.blobs == tuple(step.blob(uid) for uid in finished.members)
         assert finished.weights == tuple(step.weight(uid) for uid in finished.members)
         assert finished.total == sum(finished.weights)
-        reference = step.reference(finished.members)
+        reference = step.reference(view)
         assert result == (b"" if reference is None else reference.tobytes())
+        if reference is not None:
+            np.testing.assert_allclose(reference, step.mean(view), rtol=1e-5, atol=1e-5)

@@ -88,7 +88,7 @@ def test_late_counts_from_when_this_member_had_given_all() -> None:
     exchange, _ = opened()
     assert exchange.late() is None
     exchange.close(b"")
-    assert exchange.late() == (FIRST, 0.0, (B,))
+    assert exchange.late() == (FIRST, 0.0, {B: 1})
 
 
 def test_a_frozen_member_sends_nothing_it_is_given_and_all_of_it_under_the_next_view() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -162,6 +163,32 @@ def test_a_node_dies_in_the_last_round_of_an_epoch(cluster: MakeCluster) -> None
     run.wait_members("b", "c")
     run.wait_told("state", "b", times=4)
     run.finish("b", "c")
+
+
+def test_a_worker_that_alone_is_stopped_is_missed_within_the_timeout(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a", "b", "c")
+    stopped = time.time()
+    run.suspend("a", peer=False)
+    run.wait_members("b", "c")
+    view = run.told("view", "b")[-1]
+    assert view.t - stopped >= 1.0  # not before the timeout
+    assert "its worker was stopped for more than 1 s" in view["reason"]
+    run.wait_rounds(5)
+    run.resume("a")
+    run.wait_members("b", "c", "a")
+    run.finish("a", "b", "c")
+
+
+def test_a_lone_node_may_be_stopped_as_long_as_you_like(cluster: MakeCluster) -> None:
+    run = cluster(CHAOS_TIMEOUT="0.2")
+    run.up("a")
+    run.suspend("a", peer=False)
+    time.sleep(1.0)  # nothing may happen, so there is nothing to wait for
+    run.resume("a")
+    run.wait_rounds(3)
+    assert [e["epoch"] for e in run.told("view", "a")] == [1]
+    run.finish("a")
 
 
 def test_a_node_that_slept_too_long_comes_back_as_a_newcomer(cluster: MakeCluster) -> None:

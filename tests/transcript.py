@@ -33,7 +33,7 @@ from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode,
 from lightning_chaos.protocol.values import Member, OpId, Report
 from lightning_chaos.testing.simulator.show import show, without
 
-QUIET = (Status, local.Permit, local.Waiting)
+QUIET = (Status, local.Permit, local.Waiting, local.NoLink)
 
 
 class Town:

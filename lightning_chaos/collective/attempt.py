@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_chaos.collective.actions import Landing
-from lightning_chaos.collective.layout import Layout
+from lightning_chaos.collective.layout import Chunk, Layout, Place
 from lightning_chaos.collective.roots import Floats, Gather, Sum
+from lightning_chaos.planning.values import Tree
 from lightning_chaos.protocol.values import Uid
 
 
@@ -44,18 +45,24 @@ class Attempt:
     origin: int
     """View whose members contribute."""
     layout: Layout
+    places: dict[Tree, Place]
+    """This member's, in each tree of the layout."""
     landing: npt.NDArray[np.uint8]
-    """Where contributions to chunks rooted here go."""
-    passed: dict[int, Uid] = field(default_factory=dict)
-    """Chunks whose result comes from a holder instead of being made anew."""
-    roots: dict[int, Sum | Gather] = field(default_factory=dict)
-    """Chunks rooted here and not whole yet."""
+    """Where contributions of children go."""
+    passed: dict[int, Place] = field(default_factory=dict)
+    """Chunks whose result comes from a holder instead of being made anew, and on which way."""
+    sums: dict[int, Sum | Gather] = field(default_factory=dict)
+    """Chunks that this member adds up for others or itself, and that are not whole yet."""
     coming: dict[tuple[Uid, int], Landing] = field(default_factory=dict)
     """Payloads being received, by sender and chunk."""
     came: set[tuple[Uid, int]] = field(default_factory=set)
     """Contributions received or being received."""
     landed: int = 0
     """Bytes of :attr:`landing` given out."""
+
+    def place(self, chunk: Chunk) -> Place:
+        """Where this member stands on the way of that chunk's result."""
+        return self.passed.get(chunk.id) or self.places[chunk.tree]
 
     def void(self) -> None:
         """Let go of payloads half received: the rest of them must not be written here."""

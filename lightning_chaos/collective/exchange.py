@@ -1,11 +1,12 @@
 """The collective core of one worker: events in, actions out; no sockets, threads or torch.
 
 Rules (design §6).  Operations are one numbered sequence; every member contributes to each, so
-two members are never more than one finished operation apart.  The root of a chunk adds up in
-member order, and everyone takes its bytes.  Results of an operation are kept until the first
-result of the next one is here: that one needed everybody's contribution, so everybody has
-finished the one before (it is *stable*).  Contributions are kept until the operation is
-finished.  Thus after a failure either somebody can pass a result on, or all can do it again.
+two members are never more than one finished operation apart.  The sum of a chunk goes up a tree,
+each member adding its own and its children's in member order; everyone takes the root's bytes.
+Results of an operation are kept until the first result of the next one is here: that one needed
+everybody's contribution, so everybody has finished the one before (it is *stable*).
+Contributions are kept until the operation is finished.  Thus after a failure either somebody can
+pass a result on, or all can do it again.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from lightning_chaos.collective.actions import (
 from lightning_chaos.collective.attempt import Space
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
-from lightning_chaos.collective.layout import HEADER, Layout
+from lightning_chaos.collective.layout import HEADER, Layout, Place
 from lightning_chaos.collective.operation import Operation
-from lightning_chaos.collective.roots import Floats
+from lightning_chaos.collective.roots import Floats, total_weight
 from lightning_chaos.collective.views import Views
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
@@ -184,18 +185,19 @@ class Exchange:
             raise ValueError(f"no operation is open, the last one was {self._last}")
         return operation
 
-    def late(self) -> tuple[OpId, float, tuple[Uid, ...]] | None:
+    def late(self) -> tuple[OpId, float, dict[Uid, int]] | None:
         """The operation under way, its seconds so far, and who owes this worker a contribution.
 
-        They count from when this member had contributed all: until then it is itself the one
-        that others wait for.  A result that does not come names nobody: its root may itself be
-        waiting.
+        The seconds count from when this member had contributed all: until then it is itself the
+        one that others wait for.  With each debtor stands how many times the bound of one wait
+        it is good for, since it may wait for others in turn: once for itself and once for each
+        level of members below it.  A result that does not come names nobody: its root may itself
+        be waiting.
         """
         operation = self._current
         if operation is None or self._frozen or not operation.closed:
             return None
-        owing = tuple(dict.fromkeys(operation.missing()))
-        return operation.op, self._clock() - operation.closed_s, owing
+        return operation.op, self._clock() - operation.closed_s, operation.owing()
 
     # ---- from the peer -----------------------------------------------------------------------
 
@@ -315,7 +317,6 @@ class Exchange:
 
     def _finish(self, operation: Operation) -> None:
         attempt, parts = operation.attempt, operation.parts
-        assert operation.total is not None
         operation.release()
         self._current, self._previous, self._last = None, operation, operation.op
         self._out.append(
@@ -325,7 +326,7 @@ class Exchange:
                 epoch=attempt.origin,
                 members=attempt.layout.members,
                 weights=tuple(part.weight for part in parts),
-                total=operation.total,
+                total=total_weight(parts),
                 blobs=tuple(part.blob for part in parts),
                 result=operation.result,
             )
@@ -345,13 +346,16 @@ class Exchange:
             pass
         elif operation.op <= decision.finished:
             every = range(len(operation.attempt.layout.chunks))
-            operation.again(self._me, view.epoch, dict.fromkeys(every, decision.source))
+            place = Place(decision.source, ())
+            operation.again(self._me, view.epoch, dict.fromkeys(every, place))
         elif decision.held:
             self._keep(operation, view, decision)
         else:
             layout = Layout.of(view.uids, view.plan, operation.buckets)
             operation.afresh(self._me, view.epoch, layout)
             self._hand.contribute(operation, operation.given())
+        if operation is not None and operation.closed:
+            operation.closed_s = self._clock()  # the others' time begins anew, too
         self._settle()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -370,7 +374,8 @@ class Exchange:
             )
             self._out.append(Failed(operation.op, NodeLost(problem)))
             return
-        operation.again(self._me, view.epoch, dict(decision.held))
+        places = {c: Place(u if u != self._me else None, ()) for c, u in decision.held.items()}
+        operation.again(self._me, view.epoch, places)
         mine = [chunk for chunk, holder in decision.held.items() if holder == self._me]
         self._hand.pass_on(operation, view.epoch, mine, view.uids)
         self._hand.contribute(operation, operation.given())

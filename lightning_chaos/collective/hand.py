@@ -1,7 +1,8 @@
-"""What one member does in an operation: gives, adds up what it roots, passes results on."""
+"""What one member does in an operation: gives, adds up for others, passes results on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,13 @@ from lightning_chaos.collective.actions import Action, Failed, Send
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.layout import HEADER, Chunk
 from lightning_chaos.collective.operation import Operation
-from lightning_chaos.collective.roots import Gather, Sum, unpack_part
+from lightning_chaos.collective.roots import Gather, Sum, pack_parts, total_weight, unpack_parts
 from lightning_chaos.errors import OperationMismatch, WireError
 from lightning_chaos.protocol.values import Uid
+
+_ROUNDING = 1e-9
+"""Relative; a sum of n positive float64 numbers in any order is within n x 1.2e-16 of the exact
+one."""
 
 
 class Hand:
@@ -28,20 +33,18 @@ class Hand:
         self._out = out
 
     def contribute(self, operation: Operation, given: Sequence[Chunk]) -> None:
-        """Send this member's contribution to these chunks, but for those that are passed on."""
-        attempt, gives = operation.attempt, FrameKind.CONTRIBUTION
+        """Give this member's part of these chunks, but for those that are passed on."""
+        attempt = operation.attempt
         chunks = [c for c in given if c.id not in attempt.passed]
         for chunk in chunks:
-            if chunk.root != self._me:
-                payload = operation.contribution(chunk)
-                self._send(chunk.root, operation, gives, chunk, operation.weight, payload)
+            if chunk.id not in attempt.sums:
+                self._give(operation, chunk, operation.weight, operation.contribution(chunk))
         for chunk in chunks:
-            if chunk.root == self._me:
-                root = attempt.roots[chunk.id]
-                if isinstance(root, Gather):
-                    root.add(self._me, operation.part)
+            if (gathering := attempt.sums.get(chunk.id)) is not None:
+                if isinstance(gathering, Gather):
+                    gathering.add(self._me, (operation.part,))
                 else:
-                    root.add(self._me, operation.own(chunk), operation.weight)
+                    gathering.add(self._me, operation.own(chunk), operation.weight)
                 self._close(operation, chunk)
 
     def add(
@@ -52,43 +55,55 @@ class Hand:
         weight: float,
         payload: memoryview,
     ) -> None:
-        """Take in a contribution to a chunk rooted here.
+        """Take in a contribution to a chunk that this member adds up.
 
         Raises:
             WireError: it is the header's and cannot be read, or contradicts itself.
         """
-        root = operation.attempt.roots[chunk.id]
-        if isinstance(root, Sum):
-            root.add(sender, np.frombuffer(payload, np.float32), weight)
+        gathering = operation.attempt.sums[chunk.id]
+        if isinstance(gathering, Sum):
+            gathering.add(sender, np.frombuffer(payload, np.float32), weight)
         else:
-            part = unpack_part(payload)
-            if part.weight != weight:
-                raise WireError(f"header of {operation.op} says weight {part.weight}, not {weight}")
-            if part.label == operation.label and part.vector_bytes != operation.vector_bytes:
+            parts = unpack_parts(payload, gathering.brings(sender))
+            if total_weight(parts) != weight:
                 raise WireError(
-                    f"{part.label} (operation {operation.op}) has a vector of "
-                    f"{part.vector_bytes} bytes, expected are {operation.vector_bytes}"
+                    f"header of {operation.op} says weight {total_weight(parts)}, not {weight}"
                 )
-            root.add(sender, part)
+            for part in parts:
+                if part.label == operation.label and part.vector_bytes != operation.vector_bytes:
+                    raise WireError(
+                        f"{part.label} (operation {operation.op}) has a vector of "
+                        f"{part.vector_bytes} bytes, expected are {operation.vector_bytes}"
+                    )
+            gathering.add(sender, parts)
         self._close(operation, chunk)
 
     def _close(self, operation: Operation, chunk: Chunk) -> None:
-        """Make the result of a chunk rooted here once every contribution has come."""
+        """Pass the sum of a chunk on, or make its result, once every contribution has come."""
         attempt = operation.attempt
-        root = attempt.roots[chunk.id]
-        if root.missing:
+        gathering = attempt.sums[chunk.id]
+        if gathering.missing:
             return
-        del attempt.roots[chunk.id]
-        if isinstance(root, Gather):
-            total, header = root.close()
-            payload = memoryview(header)
+        del attempt.sums[chunk.id]
+        root = attempt.place(chunk).parent is None
+        if isinstance(gathering, Gather):
+            total = total_weight(gathering.parts)
+            payload = memoryview(pack_parts(gathering.parts))
         else:
-            total = root.close()
+            total = gathering.weight
+            if root:
+                gathering.divide()
             payload = operation.outcome(chunk)
-        for uid in attempt.layout.members:
-            if uid != self._me:
-                self._send(uid, operation, FrameKind.RESULT, chunk, total, payload)
-        self.hold(operation, chunk, total, payload)
+        if root:
+            self.hold(operation, chunk, total, payload)
+        else:
+            self._give(operation, chunk, total, payload)
+
+    def _give(self, operation: Operation, chunk: Chunk, weight: float, payload: memoryview) -> None:
+        """Send what this member and those below it contribute to a chunk."""
+        parent = operation.attempt.place(chunk).parent
+        assert parent is not None
+        self._send(parent, operation, FrameKind.CONTRIBUTION, chunk, weight, payload)
 
     def hold(self, operation: Operation, chunk: Chunk, total: float, payload: memoryview) -> None:
         """A result is here, whole.
@@ -98,13 +113,17 @@ class Hand:
         """
         if chunk.id == HEADER:
             operation.hold_header(payload)
-        if operation.total is not None and operation.total != total:
+        for uid in operation.attempt.place(chunk).children:
+            self._send(uid, operation, FrameKind.RESULT, chunk, total, payload)
+        if operation.total is None:
+            operation.total = total
+        # The same weights added up along different trees may differ in their last bits.
+        elif not math.isclose(operation.total, total, rel_tol=_ROUNDING):
             self._fail(
                 operation,
                 f"chunks of operation {operation.op} have total weights {operation.total} and "
                 f"{total}: members gave different weights to different roots",
             )
-        operation.total = total
         operation.held.add(chunk.id)
         if chunk.id == HEADER:
             self._compare(operation)

@@ -25,11 +25,29 @@ class Chunk:
     length: int
     """Bytes in the flat vector; 0 for the header, whose payloads have lengths of their own."""
     root: Uid
-    """Takes in everybody's contribution and sends everybody the result."""
+    """Divides the sum of all: where the result is made."""
     tree: Tree
-    """Over the ranks of the members, from :attr:`root`."""
+    """Over the ranks of the members: sums go up it to :attr:`root`, the result comes down."""
     bucket: int | None = None
     """Which bucket of the vector it is a piece of; None for the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A member's neighbours on the way of a chunk."""
+
+    parent: Uid | None
+    """From whom it gets the result; None if it makes or holds that itself."""
+    children: tuple[Uid, ...]
+    """To whom it sends the result, in member order."""
+    givers: tuple[Uid, ...] = ()
+    """Itself and its children, in member order: what is added up here.  None for a chunk whose
+    result there is already."""
+
+    @property
+    def adds(self) -> bool:
+        """Something is added up here: a leaf gives its own vector as it is."""
+        return bool(self.givers) and (bool(self.children) or self.parent is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,7 @@ class Layout:
 
     members: tuple[Uid, ...]
     """Contributors, oldest first: the order of every sum."""
+    plan: ReducePlan
     chunks: tuple[Chunk, ...]
     """By id: the header, then the pieces of every bucket in order."""
     buckets: tuple[tuple[Chunk, ...], ...]
@@ -75,7 +94,29 @@ class Layout:
                     place = offset + begin, end - begin
                     chunks.append(Chunk(len(chunks), *place, members[tree.root], tree, bucket))
         pieces = (tuple(chunks[i:j]) for i, j in pairwise([*first, len(chunks)]))
-        return cls(members, tuple(chunks), tuple(pieces))
+        return cls(members, plan, tuple(chunks), tuple(pieces))
+
+    def places(self, me: Uid) -> dict[Tree, Place]:
+        """Where that member stands in each tree of the plan."""
+        members, rank = self.members, self.members.index(me)
+        places = {}
+        for tree in {self.plan.quick, *self.plan.trees}:
+            parent = tree.parent(rank)
+            children = tree.children(rank, len(members))
+            places[tree] = Place(
+                None if parent is None else members[parent],
+                tuple(members[child] for child in children),
+                tuple(members[one] for one in sorted((rank, *children))),
+            )
+        return places
+
+    def below(self, chunk: Chunk, uid: Uid) -> tuple[int, ...]:
+        """Ranks of those whose contributions are in that member's sum, in order."""
+        return chunk.tree.below(self.members.index(uid), len(self.members))
+
+    def height(self, chunk: Chunk, uid: Uid) -> int:
+        """Links down to the farthest member whose contribution is in that member's sum."""
+        return chunk.tree.height(self.members.index(uid), len(self.members))
 
 
 def _cut(length: int, shares: tuple[int, ...]) -> list[tuple[int, int]]:

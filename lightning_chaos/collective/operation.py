@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lightning_chaos.collective.actions import Landing
 from lightning_chaos.collective.attempt import Attempt, Space
 from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind, tag_of
-from lightning_chaos.collective.layout import HEADER, Chunk, Layout, check_tiling
-from lightning_chaos.collective.roots import Floats, Gather, Part, Sum, pack_part, unpack_parts
+from lightning_chaos.collective.layout import HEADER, Chunk, Layout, Place, check_tiling
+from lightning_chaos.collective.roots import Floats, Gather, Part, Sum, pack_parts, unpack_parts
 from lightning_chaos.errors import ChaosError
 from lightning_chaos.protocol.values import OpId, Uid
 
@@ -60,7 +60,7 @@ class Operation:
         self.weight = float(weight)
         self.buckets = tuple(buckets)
         self.closed_s = math.inf
-        """When this member had given all, seconds."""
+        """When this member had given all to the attempt under way, seconds."""
         self.vector = vector
         self.result = None if vector is None else space.result(len(vector))
         self.header = memoryview(b"")
@@ -106,7 +106,7 @@ class Operation:
         if self.closed:
             raise ValueError(f"operation {self.op} is closed already")
         self._own = Part(self.label, self.vector_bytes, self.weight, blob)
-        self._packed = pack_part(self._own)
+        self._packed = pack_parts((self._own,))
         self.closed_s = now_s
         rest, self._left = sorted(self._left), set()
         return rest
@@ -156,7 +156,7 @@ class Operation:
                 f"{members} members at most {limit} bytes fit. Gather less at once"
             )
 
-    def again(self, me: Uid, epoch: int, passed: dict[int, Uid]) -> None:
+    def again(self, me: Uid, epoch: int, passed: dict[int, Place]) -> None:
         """Go on with the same contributors: some chunks are passed on, some made anew.
 
         Results held of chunks that are not passed on are dropped.
@@ -168,18 +168,23 @@ class Operation:
         self._try(me, epoch, before.origin, before.layout, passed)
 
     def _try(
-        self, me: Uid, epoch: int, origin: int, layout: Layout, passed: dict[int, Uid]
+        self, me: Uid, epoch: int, origin: int, layout: Layout, passed: dict[int, Place]
     ) -> None:
         if self._attempt is not None:
             self._attempt.void()
-        mine = [c for c in layout.chunks if c.root == me and c.id not in passed]
-        size = (len(layout.members) - 1) * sum(c.length for c in mine)
-        attempt = Attempt(epoch, origin, layout, self._space.landing(size), passed)
-        for chunk in mine:
+        places = layout.places(me)
+        made = [(chunk, places[chunk.tree]) for chunk in layout.chunks if chunk.id not in passed]
+        size = sum(len(place.children) * chunk.length for chunk, place in made)
+        attempt = Attempt(epoch, origin, layout, places, self._space.landing(size), passed)
+        for chunk, place in made:
+            if not place.adds:
+                continue
             if chunk.id == HEADER:
-                attempt.roots[HEADER] = Gather(layout.members)
+                below = {uid: layout.below(chunk, uid) for uid in place.children}
+                attempt.sums[HEADER] = Gather({me: (layout.members.index(me),)} | below)
             else:
-                attempt.roots[chunk.id] = Sum(layout.members, self._slice(self.result, chunk))
+                # The result can come here only when the root has had this sum.
+                attempt.sums[chunk.id] = Sum(place.givers, self._slice(self.result, chunk))
         self._attempt = attempt
 
     def release(self) -> None:
@@ -226,7 +231,8 @@ class Operation:
         return (
             frame.kind is FrameKind.RESULT
             and frame.chunk in self.held
-            and self.attempt.passed.get(frame.chunk) == sender
+            and frame.chunk in self.attempt.passed
+            and self.attempt.passed[frame.chunk].parent == sender
         )
 
     def fault(self, sender: Uid, frame: Frame) -> str | None:
@@ -238,33 +244,38 @@ class Operation:
         what = f"{frame.kind.name} to chunk {chunk.id} of operation {self.op}"
         if not math.isfinite(frame.weight) or frame.weight < 0:
             return f"{what} has weight {frame.weight}"
-        if chunk.id == HEADER:
-            gives = frame.kind is FrameKind.CONTRIBUTION
-            limit = _part_limit(len(attempt.layout.members)) if gives else MAX_PAYLOAD_BYTES
-            shaped = frame.offset == 0 and 0 < frame.length <= limit
-        else:
-            shaped = (frame.offset, frame.length) == (chunk.offset, chunk.length)
-        if not shaped:
-            return (
-                f"{what} has {frame.length} bytes at {frame.offset}, "
-                f"expected are {chunk.length} at {chunk.offset}"
-            )
+        place = attempt.place(chunk)
         if frame.kind is FrameKind.RESULT:
-            source = attempt.passed.get(chunk.id, chunk.root)
-            if sender != source:
-                return f"{what} must come from {source}"
-            if not self.has_given(chunk):
+            if sender != place.parent:
+                return f"{what} must come from {place.parent or 'nobody'}"
+            if chunk.id in attempt.sums or not self.has_given(chunk):
                 return f"{what} came before this member contributed"
-            if chunk.id in self.held or (sender, chunk.id) in attempt.coming:
-                return f"{what} came twice"
+            twice = chunk.id in self.held or (sender, chunk.id) in attempt.coming
         else:
             if sender not in attempt.layout.members:
                 return f"{what} comes from no contributor"
-            if (sender, chunk.id) in attempt.came:
-                return f"{what} came twice"
-            if chunk.id not in attempt.roots:
+            if sender not in place.givers:
                 return f"{what} is not this member's to add up"
-        return None
+            twice = (sender, chunk.id) in attempt.came
+        return f"{what} came twice" if twice else self._misshapen(what, sender, chunk, frame)
+
+    def _misshapen(self, what: str, sender: Uid, chunk: Chunk, frame: Frame) -> str | None:
+        """Why that payload is not of the size of its chunk, None if it is."""
+        if chunk.id == HEADER:
+            layout, limit = self.attempt.layout, MAX_PAYLOAD_BYTES
+            if frame.kind is FrameKind.CONTRIBUTION:
+                limit = len(layout.below(chunk, sender)) * _part_limit(len(layout.members))
+            shaped = frame.offset == 0 and 0 < frame.length <= limit
+        else:
+            shaped = (frame.offset, frame.length) == (chunk.offset, chunk.length)
+        return (
+            None
+            if shaped
+            else (
+                f"{what} has {frame.length} bytes at {frame.offset}, "
+                f"expected are {chunk.length} at {chunk.offset}"
+            )
+        )
 
     def land(self, sender: Uid, frame: Frame) -> Landing:
         """Where the payload of a faultless frame goes."""
@@ -284,10 +295,16 @@ class Operation:
             attempt.came.add((sender, chunk.id))
         return landing
 
-    def missing(self) -> Iterable[Uid]:
-        """Members that owe a contribution to a chunk rooted here, with repetitions."""
-        for root in self.attempt.roots.values():
-            yield from root.missing
+    def owing(self) -> dict[Uid, int]:
+        """Children that owe a contribution, and over how many links they may wait for it
+        themselves, themselves included."""
+        attempt = self.attempt
+        owing: dict[Uid, int] = {}
+        for chunk in (attempt.layout.chunks[i] for i in attempt.sums):
+            for uid in attempt.sums[chunk.id].missing:
+                patience = 1 + attempt.layout.height(chunk, uid)
+                owing[uid] = min(patience, owing.get(uid, patience))
+        return owing
 
 
 def _part_limit(members: int) -> int:

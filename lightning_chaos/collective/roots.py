@@ -1,8 +1,14 @@
-"""What the root of a chunk does with everybody's contributions."""
+"""What a member does with the contributions that reach it: the root of a tree, or of a part of it.
+
+Every member adds up its own vector and the sums of its children, in member order, and gives that
+on as its contribution; the root divides.  Where all are the root's children, this is the sum in
+member order.
+"""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -31,56 +37,47 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_part_decoder = msgspec.msgpack.Decoder(Part)
-_parts_decoder = msgspec.msgpack.Decoder(tuple[Part, ...])
+_decoder = msgspec.msgpack.Decoder(tuple[Part, ...])
 
 
-def pack_part(part: Part) -> bytes:
-    """Payload of a contribution to a header."""
-    return _encoder.encode(part)
-
-
-def unpack_part(data: memoryview) -> Part:
-    """The contribution in this payload.
-
-    Raises:
-        WireError: it is none.
-    """
-    try:
-        return _part_decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WireError(f"not a header's contribution: {error}") from error
+def pack_parts(parts: Sequence[Part]) -> bytes:
+    """Payload of a header's contribution or result: these members' parts, in member order."""
+    return _encoder.encode(parts)
 
 
 def unpack_parts(data: memoryview | bytes, members: int) -> tuple[Part, ...]:
-    """Everybody's contributions in the payload of a header's result, in member order.
+    """The parts in the payload of a header's contribution or result, in member order.
 
     Raises:
         WireError: it is not that, or not of so many members.
     """
     try:
-        parts = _parts_decoder.decode(data)
+        parts = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WireError(f"not a header's result: {error}") from error
+        raise WireError(f"not parts of a header: {error}") from error
     if len(parts) != members:
         raise WireError(f"header of {len(parts)} members, contributors are {members}")
     return parts
 
 
+def total_weight(parts: Sequence[Part]) -> float:
+    """Of all these, added up in their order."""
+    return sum((part.weight for part in parts), 0.0)
+
+
 class Sum:
     """Adds float32 contributions in member order, whatever order they come in.
 
-    Source: ``result = (v_0 + v_1 + ...) / (w_0 + w_1 + ...)`` where ``v_i`` is already
-    multiplied by ``w_i``; the sum runs in float32 element by element, the weights in float64,
-    the division in float32.  A total weight of zero gives zeros.
+    Source: ``v_0 + v_1 + ...``, element by element in float32, where ``v_i`` is a vector already
+    multiplied by its weight, or such a sum; the weights ``w_0 + w_1 + ...`` in float64.
 
     Args:
-        members: contributors, oldest first.
-        into: receives the result, shape ``(n,)``; holds partial sums until then.
+        givers: who contributes, in member order.
+        into: receives the sum, shape ``(n,)``; holds partial sums until then.
     """
 
-    def __init__(self, members: tuple[Uid, ...], into: Floats) -> None:
-        self._members = members
+    def __init__(self, givers: tuple[Uid, ...], into: Floats) -> None:
+        self._givers = givers
         self._into = into
         self._parts: dict[Uid, Floats] = {}
         self._weights: dict[Uid, float] = {}
@@ -90,29 +87,32 @@ class Sum:
         """Take in one contribution, shape ``(n,)``; it must stay unchanged until the end."""
         self._parts[uid] = part
         self._weights[uid] = weight
-        while self._summed < len(self._members):
-            ready = self._parts.get(self._members[self._summed])
+        while self._summed < len(self._givers):
+            ready = self._parts.get(self._givers[self._summed])
             if ready is None:
                 return
             if self._summed > 0:  # the first waits for the second: no copy is made of it
-                before = self._parts[self._members[0]] if self._summed == 1 else self._into
+                before = self._parts[self._givers[0]] if self._summed == 1 else self._into
                 np.add(before, ready, out=self._into)
             self._summed += 1
 
     @property
     def missing(self) -> tuple[Uid, ...]:
         """Members whose contribution has not come."""
-        return tuple(uid for uid in self._members if uid not in self._weights)
+        return tuple(uid for uid in self._givers if uid not in self._weights)
 
-    def close(self) -> float:
-        """Divide by the total weight, which is returned; nothing may be missing."""
-        total = sum((self._weights[uid] for uid in self._members), 0.0)
-        if total > 0:
-            whole = self._into if len(self._members) > 1 else self._parts[self._members[0]]
-            np.divide(whole, np.float32(total), out=self._into)
+    @property
+    def weight(self) -> float:
+        """Of all that is in the sum; nothing may be missing."""
+        return sum((self._weights[uid] for uid in self._givers), 0.0)
+
+    def divide(self) -> None:
+        """Make the sum the mean, dividing in float32; without weight, zeros."""
+        if self.weight > 0:
+            whole = self._into if len(self._givers) > 1 else self._parts[self._givers[0]]
+            np.divide(whole, np.float32(self.weight), out=self._into)
         else:
             self._into.fill(0)
-        return total
 
 
 def mark_of(result: Floats) -> int:
@@ -122,22 +122,30 @@ def mark_of(result: Floats) -> int:
 
 
 class Gather:
-    """Collects the parts of a header."""
+    """Collects the parts of a header.
 
-    def __init__(self, members: tuple[Uid, ...]) -> None:
-        self._members = members
-        self._parts: dict[Uid, Part] = {}
+    Args:
+        brings: the ranks whose parts each member contributes, in order.
+    """
 
-    def add(self, uid: Uid, part: Part) -> None:
+    def __init__(self, brings: Mapping[Uid, tuple[int, ...]]) -> None:
+        self._brings = brings
+        self._parts: dict[int, Part] = {}
+
+    def brings(self, uid: Uid) -> int:
+        """How many parts that member contributes."""
+        return len(self._brings[uid])
+
+    def add(self, uid: Uid, parts: Sequence[Part]) -> None:
         """Take in one contribution."""
-        self._parts[uid] = part
+        self._parts.update(zip(self._brings[uid], parts, strict=True))
 
     @property
     def missing(self) -> tuple[Uid, ...]:
         """Members whose contribution has not come."""
-        return tuple(uid for uid in self._members if uid not in self._parts)
+        return tuple(uid for uid, ranks in self._brings.items() if ranks[0] not in self._parts)
 
-    def close(self) -> tuple[float, bytes]:
-        """Total weight, and the payload for everybody; nothing may be missing."""
-        parts = [self._parts[uid] for uid in self._members]
-        return sum((part.weight for part in parts), 0.0), _encoder.encode(parts)
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that have come, in member order."""
+        return tuple(self._parts[rank] for rank in sorted(self._parts))

@@ -18,7 +18,7 @@ from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
 from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.links import Links
-from lightning_chaos.peer.machine import machine_key, process_gone
+from lightning_chaos.peer.machine import machine_key, process_gone, process_stopped
 from lightning_chaos.peer.search import AddressSearch, DirectorySearch, Search
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import (
@@ -111,6 +111,7 @@ class Driver:
         self._viewless: set[Uid] = set()
         self._directory: DiscoveryDir | None = None
         self._may_be_found = True
+        self._stopped_since: float | None = None
 
     def story(self) -> str:
         """Who says it, epoch and round, for log lines."""
@@ -218,6 +219,7 @@ class Driver:
             if os.getppid() != self._parent:
                 # Children that the worker forked may hold its end of the channel open.
                 self._end("the worker's process is gone", self._config.linger_s + QUIT_MARGIN_S)
+            self._check_stopped()
             self._check_lost()
             self._feed(Tick())
             self._known = {
@@ -225,6 +227,18 @@ class Driver:
                 for uid, member in self._known.items()
                 if uid in self._links.up or self._in_view(uid)
             }
+
+    def _check_stopped(self) -> None:
+        """A worker that holds others up by being stopped has no seat; it comes back later."""
+        view = self._membership.view
+        if view is None or len(view.members) == 1 or not process_stopped(self._parent):
+            self._stopped_since = None
+        elif self._stopped_since is None:
+            self._stopped_since = self._clock()
+        elif self._clock() - self._stopped_since > self._config.timeout_s:
+            self._end(
+                f"its worker was stopped for more than {self._config.timeout_s:g} s", _FLUSH_S
+            )
 
     def _check_lost(self) -> None:
         """Tell of unlinked peers of this machine whose process is gone."""

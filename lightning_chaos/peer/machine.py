@@ -37,6 +37,11 @@ def process_gone(pid: int) -> bool:
     return _stat_fields(pid)[:1] in (["Z"], ["X"])
 
 
+def process_stopped(pid: int) -> bool:
+    """True while a signal (SIGSTOP, Ctrl-Z) has stopped it; a debugger's stop does not count."""
+    return _stat_fields(pid)[:1] == ["T"]
+
+
 def process_birth(pid: int) -> int:
     """Clock ticks between boot and the start of the process, 0 if unknown.
 

@@ -39,7 +39,8 @@ def mesh_plan(members: Sequence[str], missing: Iterable[Pair] = ()) -> ReducePla
         for rank in pair:
             lacks[rank] += 1
     plan = reroute(ReducePlan.direct([_WHOLE // (1 + m) for m in lacks]), members, missing)
-    quick = min(plan.trees, key=lambda tree: (_height(tree, len(members)), tree.root))
+    count = len(members)
+    quick = min(plan.trees, key=lambda tree: (tree.height(tree.root, count), tree.root))
     return msgspec.structs.replace(plan, quick=quick)
 
 
@@ -162,12 +163,3 @@ def _apart(members: Sequence[str], reached: Iterable[int]) -> str:
     there = sorted(set(range(len(members))) - set(here))
     one, other = (", ".join(members[rank] for rank in side) for side in (here, there))
     return f"no links join {one} and {other}: bring one back, or let one side leave"
-
-
-def _height(tree: Tree, members: int) -> int:
-    """Links from the root to the farthest member."""
-    height, level = -1, [tree.root]
-    while level:
-        height += 1
-        level = [child for rank in level for child in tree.children(rank, members)]
-    return height

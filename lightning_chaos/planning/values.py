@@ -43,6 +43,21 @@ class Tree(msgspec.Struct, frozen=True, array_like=True, dict=True):
                 children[parent].append(rank)
         return tuple(map(tuple, children))
 
+    def below(self, rank: int, members: int) -> tuple[int, ...]:
+        """That member and all whose sums reach it, in member order."""
+        found = [rank]
+        for one in found:
+            found.extend(self.children(one, members))
+        return tuple(sorted(found))
+
+    def height(self, rank: int, members: int) -> int:
+        """Links from that member down to the farthest whose sum reaches it."""
+        height, level = -1, [rank]
+        while level:
+            height += 1
+            level = [child for one in level for child in self.children(one, members)]
+        return height
+
     def uses(self, a: int, b: int) -> bool:
         """The link between these two carries the tree."""
         if self.parents:

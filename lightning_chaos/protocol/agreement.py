@@ -34,7 +34,8 @@ class Agreement:
         self.lead = Lead(standing.me.uid, standing.timeout_s)
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
-        self._logged: tuple[Uid, ...] = ()
+        self._told: tuple[Uid, ...] = ()
+        """To whom this peer had no link when its worker was told last."""
         self._speaks: dict[Uid, float] = {}
         """Since when newer incarnations of these have been speaking."""
 
@@ -188,10 +189,13 @@ class Agreement:
         if mine == before:
             return
         standing.said_unreachable = mine
-        for uid in mine:
-            if uid not in self._logged:
-                standing.log(f"no link to {uid}: {standing.evidence.why(uid)}")
-        self._logged = mine
+        if mine != self._told:
+            reasons = {uid: standing.evidence.why(uid) for uid in mine}
+            for uid in mine:
+                if uid not in self._told:
+                    standing.log(f"no link to {uid}: {reasons[uid]}")
+            standing.tell(local.NoLink(reasons))
+            self._told = mine
         standing.evidence.others_say(standing.now, standing.me.uid, mine)
         if mine or before:
             for uid in uids:

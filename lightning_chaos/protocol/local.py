@@ -86,6 +86,12 @@ class Waiting(Local, frozen=True, array_like=True, tag=True):
     reason: str
 
 
+class NoLink(Local, frozen=True, array_like=True, tag=True):
+    """To whom the peer has no link from now on, and why; said when that changes."""
+
+    reasons: dict[Uid, str]
+
+
 # ---- worker to peer ------------------------------------------------------------------------
 
 
@@ -181,6 +187,7 @@ AnyLocal = (
     | AllDone
     | Stop
     | Waiting
+    | NoLink
     | AskSeat
     | Begun
     | Frozen

@@ -275,7 +275,8 @@ def _add_up(
         total.add(uid, part.vector, part.weight)
         blobs.append(part.blob)
         weights.append(part.weight)
-    return Outcome(op, members, tuple(weights), total.close(), tuple(blobs), result)
+    total.divide()
+    return Outcome(op, members, tuple(weights), total.weight, tuple(blobs), result)
 
 
 def _spell(share: Slice) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_chaos.monitor.runlog import RunLog
-from lightning_chaos.protocol.values import Decision, OpId, View
+from lightning_chaos.protocol.values import Decision, OpId, Uid, View
 
 
 class Chronicle:
@@ -70,6 +71,11 @@ class Chronicle:
         self._run_log.write(
             "freeze", epoch=view.epoch, seconds=seconds, reason=reason, redone=redone
         )
+
+    def links(self, reasons: Mapping[Uid, str]) -> None:
+        """From now on the peer has no link to these."""
+        lost = {uid.rpartition("/")[0]: why for uid, why in reasons.items()}
+        self._run_log.write("links", lost=lost)
 
     def leaving(self) -> None:
         """This node asks to be planned out."""

@@ -217,7 +217,7 @@ class Operations:
                 shown = seconds
                 names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
                 log.warning("%s (operation %s) waits %.0f s for %s", label, op, seconds, names)
-            for uid in owing:
-                if seconds > self._worker_timeout_s and uid not in complained:
+            for uid, waits in owing.items():
+                if seconds > waits * self._worker_timeout_s and uid not in complained:
                     complained.add(uid)
                     self._owner.tell_peer(local.Late(uid, seconds, str(op)))

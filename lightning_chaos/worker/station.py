@@ -179,6 +179,8 @@ class Station:
                 self.on_stop(reason)
             case local.Waiting(reason=reason):
                 self.waiting = reason
+            case local.NoLink(reasons=reasons):
+                self._chronicle.links(reasons)
             case _:
                 log.debug("the peer said %s", type(message).__name__)
         self.tell()

@@ -250,11 +250,12 @@ class Worker:
     def check_late(self) -> None:
         """Complain of members that contribute nothing to an operation for too long."""
         late = None if self.hung or not self.active else self.exchange.late()
-        if late is None or late[1] <= WORKER_TIMEOUTS * self.world.case.timeout_s:
+        if late is None:
             return
         op, seconds, owing = late
-        for uid in owing:
-            if (op, uid) not in self._complained:
+        bound = WORKER_TIMEOUTS * self.world.case.timeout_s
+        for uid, waits in owing.items():
+            if seconds > waits * bound and (op, uid) not in self._complained:
                 self._complained.add((op, uid))
                 self.say(local.Late(uid, seconds, str(op)))
 

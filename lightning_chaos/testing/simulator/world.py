@@ -30,7 +30,7 @@ from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 TICKS = 5
 """In one timeout; as often as heartbeats are due."""
 LINGER_S = 4.0
-QUIET = (local.Permit, local.Waiting, local.Begun, local.Pulling)
+QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
 """Too frequent for the story."""
 
 
