@@ -367,14 +367,14 @@ class Network:
 
     # ---- changes of the view -----------------------------------------------------------------
 
-    def decide(self, epoch: int, uids: Sequence[Uid]) -> Decision:
+    def decide(self, epoch: int, uids: Sequence[Uid], missing: Iterable[str] = ()) -> Decision:
         """All of these are frozen: a view of just them, not installed yet anywhere."""
         reports = {uid: self.nodes[uid].report for uid in uids}
         known = {uid: report for uid, report in reports.items() if report is not None}
         assert len(known) == len(uids)
-        decision = decide(known, tuple(uids))
-        names = [uid.split("/")[0] for uid in uids]
-        self.news[epoch] = (view_of(epoch, names), decision)
+        view = view_of(epoch, [uid.split("/")[0] for uid in uids], missing=missing)
+        decision = decide(known, view)
+        self.news[epoch] = (view, decision)
         return decision
 
     # ---- what must hold ----------------------------------------------------------------------

@@ -246,7 +246,7 @@ def test_a_link_cut_in_the_middle_costs_nothing_but_a_flush() -> None:
                 reports[worker.member.uid] = worker.exchange.report(0)
             view = view_of(2, workers)
             for worker in workers:
-                worker.install(view, decide(reports, view.uids))
+                worker.install(view, decide(reports, view))
             for worker in workers:
                 await worker.until_finished()
                 assert worker.finished == [(OpId(0, 0), mean(vectors))]
@@ -272,7 +272,7 @@ def test_a_worker_killed_in_the_middle_leaves_the_others_to_do_it_again() -> Non
             view = view_of(2, [a, b])
             for worker in (a, b):
                 worker.links.drop([c.member.uid])
-                worker.install(view, decide(reports, view.uids))
+                worker.install(view, decide(reports, view))
             for worker in (a, b):
                 await worker.until_finished()
                 assert worker.finished == [(OpId(0, 0), mean(vectors[:2]))]

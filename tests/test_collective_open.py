@@ -37,7 +37,7 @@ def sent(actions: list[Action]) -> list[tuple[FrameKind, int]]:
 
 
 def decision(finished: OpId, **values: object) -> Decision:
-    fields = {"source": "", "behind": (), "held": {}, "contributors": (), "data_from": 0}
+    fields = {"sources": (), "behind": (), "held": {}, "contributors": (), "data_from": 0}
     return Decision(finished=finished, **{**fields, **values})  # type: ignore[arg-type]
 
 

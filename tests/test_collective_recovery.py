@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
-from collective_network import Network, member, program, view_of
+from collective_failures import frozen, installed, kinds, some_steps, under_way
+from collective_network import Network, member, view_of
 
 from lightning_chaos.collective.actions import Failed, Finished, Send, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.errors import NodeLost
-from lightning_chaos.protocol.values import Decision, OpId, Uid
+from lightning_chaos.protocol.values import Decision, OpId
 
 A, B, C = (member(name).uid for name in "abc")
-
-
-def some_steps(network: Network, most: int) -> None:
-    for _ in range(network.rng.randrange(most)):
-        network.step()
-
-
-def under_way(names: str, rng: random.Random) -> Network:
-    """A run at a random moment."""
-    network = Network(names, rng, program(rng, 3))
-    network.news[1] = (view_of(1, names), None)
-    for node in network.nodes.values():
-        network.install(node, 1)
-    some_steps(network, 150)
-    return network
-
-
-def frozen(network: Network, epoch: int) -> Decision:
-    """All freeze, one after the other, and the lead decides."""
-    nodes = list(network.nodes.values())
-    for node in network.rng.sample(nodes, len(nodes)):
-        some_steps(network, 6)
-        network.freeze(node)
-    some_steps(network, 6)
-    return network.decide(epoch, list(network.nodes))
-
-
-def installed(network: Network, epoch: int, uids: Sequence[Uid]) -> None:
-    """These get the COMMIT, one after the other."""
-    for uid in uids:
-        some_steps(network, 10)
-        network.install(network.nodes[uid], epoch)
-
-
-def kinds(network: Network, decision: Decision, lost: bool) -> set[str]:
-    """What a decision asks for."""
-    running = [node.report.current for node in network.nodes.values() if node.report]
-    found = {"behind"} if decision.behind else set()
-    if decision.held:
-        return found | {"pass" if lost else "keep"}
-    if any(current and current > decision.finished for current in running):
-        found.add("redo")
-    return found
 
 
 def crash(network: Network) -> None:
@@ -132,7 +89,7 @@ def test_a_lost_link_between_members_that_stay_keeps_the_results_that_are_held()
 
 
 def decision(finished: OpId, **values: object) -> Decision:
-    fields = {"source": "", "behind": (), "held": {}, "contributors": (), "data_from": 0}
+    fields = {"sources": (), "behind": (), "held": {}, "contributors": (), "data_from": 0}
     return Decision(finished=finished, **{**fields, **values})  # type: ignore[arg-type]
 
 
@@ -200,7 +157,7 @@ def test_members_behind_get_the_kept_results_from_the_named_source_only() -> Non
     a.freeze()
     b.freeze()
     a.actions()
-    plan = decision(OpId(0, 0), source=A, behind=(B,))
+    plan = decision(OpId(0, 0), sources=(A,), behind=(B,))
     a.install(view_of(2, "ab"), plan)
     b.install(view_of(2, "ab"), plan)
     (passed,) = (x for x in a.actions() if isinstance(x, Send))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from collective_failures import random_links
 from collective_network import Network, Step, member, program, view_of
 
 from lightning_chaos.collective.actions import Action, Misbehaved, Send, Verdict
@@ -27,15 +29,7 @@ SHAPES = {
 }
 
 
-def random_links(rng: random.Random) -> tuple[str, tuple[str, ...]]:
-    """Names, and missing links that leave them joined."""
-    names = "abcdefg"[: rng.randint(2, 7)]
-    kept = {(names[rng.randrange(i)], names[i]) for i in range(1, len(names))}
-    others = ["".join(pair) for pair in combinations(names, 2) if pair not in kept]
-    return names, tuple(rng.sample(others, rng.randint(0, len(others))))
-
-
-def running(names: str, missing: tuple[str, ...], rng: random.Random, steps: list[Step]) -> Network:
+def running(names: str, missing: Sequence[str], rng: random.Random, steps: list[Step]) -> Network:
     network = Network(names, rng, steps)
     network.news[1] = (view_of(1, names, missing=missing), None)
     for node in network.nodes.values():
@@ -205,7 +199,69 @@ def test_lateness_counts_from_the_attempt_under_way() -> None:
     exchange.begin(FIRST, "barrier", b"")
     exchange.freeze()
     now = 9.0
-    again = Decision(exchange.last, "", (), {}, (), 0)
+    again = Decision(exchange.last, (), (), {}, (), 0)
     exchange.install(view_of(2, "ab"), again)
     now = 10.0
     assert exchange.late() == (FIRST, 1.0, {B: 1})
+
+
+# ---- one exchange, after a failure -----------------------------------------------------------
+
+
+def holding_two() -> tuple[Exchange, list[bytes]]:
+    """b of the line, frozen with the results of chunks 0 and 2, and what it holds."""
+    exchange = begun(B)
+    header = pack_parts([Part("gradients", 48, 1.0, b"")])
+    for sender in (A, C):
+        arrive(exchange, sender, frame(GIVES, HEADER, length=len(header)), header)
+        done = arrive(exchange, sender, frame(GIVES, 2), bytes(24))
+    assert exchange.report(0).held == (0, 2)
+    held = [sent(done)[0][-1], pack_parts([Part("gradients", 48, 1.0, b"")] * 3)]
+    exchange.freeze()
+    exchange.actions()
+    return exchange, held[::-1]
+
+
+def under(epoch: int, head: Frame) -> Frame:
+    return replace(head, epoch=epoch)
+
+
+def test_one_behind_passes_on_what_it_holds_at_once_and_the_rest_as_it_comes() -> None:
+    exchange, (header, second) = holding_two()
+    found = Decision(FIRST, (A,), (B, C), {}, (), 1)
+    exchange.install(view_of(2, "abc", missing=LINE), found)
+    assert sent(exchange.actions()) == [
+        (C, RESULT, HEADER, 3.0, header),
+        (C, RESULT, 2, 3.0, second),
+    ]
+    assert exchange.place(A, under(2, frame(RESULT, 2, weight=3.0))) is Verdict.DROP
+    assert exchange.actions() == []  # not asked for, and nobody's fault
+    for chunk in (1, 3):
+        actions = arrive(exchange, A, under(2, frame(RESULT, chunk, weight=3.0)), bytes(12))
+        assert sent(actions) == [(C, RESULT, chunk, 3.0, bytes(12))]
+    assert exchange.last == FIRST
+
+
+def test_held_chunks_pass_through_those_who_lack_them_and_the_others_are_made_again() -> None:
+    exchange, (_, second) = holding_two()
+    kept = Decision(exchange.last, (), (), {0: B, 1: C, 2: B}, (A, B, C), 1)
+    exchange.install(view_of(2, "abc", missing=LINE), kept)
+    actions = sent(exchange.actions())
+    assert [(to, kind, chunk) for to, kind, chunk, *_ in actions] == [
+        (A, RESULT, HEADER),
+        (C, RESULT, HEADER),
+        (A, RESULT, 2),
+        (C, RESULT, 2),
+    ]
+    actions = arrive(exchange, C, under(2, frame(RESULT, 1, weight=3.0)), bytes(12))
+    assert sent(actions) == [(A, RESULT, 1, 3.0, bytes(12))]
+    actions = arrive(exchange, A, under(2, frame(GIVES, 3)), second[:12])
+    ((to, kind, chunk, weight, _),) = sent(actions)
+    assert (to, kind, chunk, weight) == (C, GIVES, 3, 2.0)
+
+
+def test_under_another_plan_nothing_that_is_held_stays() -> None:
+    exchange, _ = holding_two()
+    exchange.install(view_of(2, "abc"), Decision(exchange.last, (), (), {}, (), 1))
+    assert exchange.report(0).held == ()
+    assert exchange.report(0).plan == view_of(2, "abc").plan.mark

@@ -14,7 +14,7 @@ import pytest
 from lightning_chaos.protocol import change, flush, lead, quorum
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.messages import Ack
-from lightning_chaos.protocol.values import Decision, Proposal, Report, Uid
+from lightning_chaos.protocol.values import Decision, Proposal, Report, Uid, View
 from lightning_chaos.testing.simulator import draw, simulate
 
 Patch = pytest.MonkeyPatch
@@ -73,15 +73,15 @@ def older_agreements_are_not_told(patch: Patch) -> None:
     patch.setattr(Acceptor, "_ack", ack)
 
 
-Decide = Callable[[Mapping[Uid, Report], tuple[Uid, ...]], Decision]
+Decide = Callable[[Mapping[Uid, Report], View], Decision]
 
 
 def data_is_shared_out_too_early(patch: Patch) -> None:
     """The new view's members share out rounds that some had begun under the old one."""
     right: Decide = flush.decide
 
-    def decide(reports: Mapping[Uid, Report], members: tuple[Uid, ...]) -> Decision:
-        decision = right(reports, members)
+    def decide(reports: Mapping[Uid, Report], view: View) -> Decision:
+        decision = right(reports, view)
         return msgspec.structs.replace(decision, data_from=decision.finished.round)
 
     patch.setattr(lead, "decide", decide)
@@ -90,10 +90,8 @@ def data_is_shared_out_too_early(patch: Patch) -> None:
 def part_of_a_result_is_kept(patch: Patch) -> None:
     """Keep what one member holds of an operation, though the rest cannot be had any more."""
 
-    def kept(
-        reports: Mapping[Uid, Report], members: tuple[Uid, ...]
-    ) -> tuple[dict[int, Uid], tuple[Uid, ...]]:
-        for uid in members:
+    def kept(reports: Mapping[Uid, Report], view: View) -> tuple[dict[int, Uid], tuple[Uid, ...]]:
+        for uid in view.uids:
             if reports[uid].current is not None and reports[uid].held:
                 return dict.fromkeys(reports[uid].held, uid), reports[uid].contributors
         return {}, ()

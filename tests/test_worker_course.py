@@ -18,7 +18,7 @@ def view(
 
 
 def decision(finished: OpId, data_from: int) -> Decision:
-    return Decision(finished, "", (), {}, (), data_from)
+    return Decision(finished, (), (), {}, (), data_from)
 
 
 def member(first: View, permit: int = 100) -> Course:

@@ -33,6 +33,7 @@ from lightning_chaos.collective.operation import Operation
 from lightning_chaos.collective.roots import Floats, total_weight
 from lightning_chaos.collective.views import Views
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
+from lightning_chaos.planning.forest import forest
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
 
 BEFORE_ALL = OpId(-1, 0)
@@ -237,6 +238,7 @@ class Exchange:
             chunks=len(operation.attempt.layout.chunks) if operation else 0,
             contributors=operation.attempt.layout.members if operation else (),
             begun_round=begun_round,
+            plan=operation.attempt.layout.plan.mark if operation else 0,
         )
 
     # ---- from data links ---------------------------------------------------------------------
@@ -338,16 +340,14 @@ class Exchange:
         self._views.impose(view)
         self._frozen = False
         self._out.append(Purge())
-        if decision.source == self._me and self._previous is not None:
-            chunks = range(len(self._previous.attempt.layout.chunks))
-            self._hand.pass_on(self._previous, view.epoch, chunks, decision.behind)
+        way = self._way(view, decision.sources, decision.behind)
+        if self._me in decision.sources and self._previous is not None:
+            self._pass_on(self._previous, view, way)
         operation = self._current
         if operation is None:
             pass
         elif operation.op <= decision.finished:
-            every = range(len(operation.attempt.layout.chunks))
-            place = Place(decision.source, ())
-            operation.again(self._me, view.epoch, dict.fromkeys(every, place))
+            self._pass_on(operation, view, way)
         elif decision.held:
             self._keep(operation, view, decision)
         else:
@@ -374,11 +374,23 @@ class Exchange:
             )
             self._out.append(Failed(operation.op, NodeLost(problem)))
             return
-        places = {c: Place(u if u != self._me else None, ()) for c, u in decision.held.items()}
-        operation.again(self._me, view.epoch, places)
-        mine = [chunk for chunk, holder in decision.held.items() if holder == self._me]
-        self._hand.pass_on(operation, view.epoch, mine, view.uids)
+        holders = set(decision.held.values())
+        ways = {holder: self._way(view, (holder,), view.uids) for holder in holders}
+        operation.again(self._me, view.epoch, {c: ways[u] for c, u in decision.held.items()})
+        self._hand.pass_on(operation)
         self._hand.contribute(operation, operation.given())
+
+    def _pass_on(self, operation: Operation, view: View, way: Place) -> None:
+        """Every result of a finished operation goes this way."""
+        every = range(len(operation.attempt.layout.chunks))
+        operation.again(self._me, view.epoch, dict.fromkeys(every, way))
+        self._hand.pass_on(operation)
+
+    def _way(self, view: View, sources: Sequence[Uid], through: Sequence[Uid]) -> Place:
+        """Where this member stands on the ways from these sources through these members."""
+        parents = forest(view.uids, view.missing, sources, through)
+        children = tuple(uid for uid in view.uids if parents.get(uid) == self._me)
+        return Place(parents.get(self._me), children)
 
     def _accuse(self, uid: Uid, reason: str) -> None:
         self._out.append(Misbehaved(uid, reason))

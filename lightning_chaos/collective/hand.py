@@ -113,8 +113,7 @@ class Hand:
         """
         if chunk.id == HEADER:
             operation.hold_header(payload)
-        for uid in operation.attempt.place(chunk).children:
-            self._send(uid, operation, FrameKind.RESULT, chunk, total, payload)
+        self._spread(operation, chunk, total, payload)
         if operation.total is None:
             operation.total = total
         # The same weights added up along different trees may differ in their last bits.
@@ -141,17 +140,19 @@ class Hand:
                 "Every member must run the same hooks in the same order",
             )
 
-    def pass_on(
-        self, operation: Operation, epoch: int, chunks: Sequence[int], to: Sequence[Uid]
+    def pass_on(self, operation: Operation) -> None:
+        """Send the results that are here already on the ways that they are to take."""
+        attempt, total = operation.attempt, operation.total
+        for chunk in (attempt.layout.chunks[i] for i in sorted(operation.held)):
+            assert total is not None
+            self._spread(operation, chunk, total, operation.outcome(chunk))
+
+    def _spread(
+        self, operation: Operation, chunk: Chunk, total: float, payload: memoryview
     ) -> None:
-        """Send results that are held here, under a new epoch."""
-        for uid in to:
-            for chunk in (operation.attempt.layout.chunks[i] for i in chunks):
-                if uid != self._me:
-                    assert operation.total is not None
-                    payload, total = operation.outcome(chunk), operation.total
-                    kind = FrameKind.RESULT
-                    self._send(uid, operation, kind, chunk, total, payload, epoch=epoch)
+        """Send a result to those who take it from this member."""
+        for uid in operation.attempt.place(chunk).children:
+            self._send(uid, operation, FrameKind.RESULT, chunk, total, payload)
 
     def _send(
         self,
@@ -161,14 +162,11 @@ class Hand:
         chunk: Chunk,
         weight: float,
         payload: memoryview,
-        *,
-        epoch: int | None = None,
     ) -> None:
-        """Under the epoch of the attempt, if no other is given."""
         frame = Frame(
             kind=kind,
             tag=operation.tag,
-            epoch=operation.attempt.epoch if epoch is None else epoch,
+            epoch=operation.attempt.epoch,
             op=operation.op,
             chunk=chunk.id,
             offset=chunk.offset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -88,7 +89,7 @@ class Tree(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return None
 
 
-class ReducePlan(msgspec.Struct, frozen=True, array_like=True):
+class ReducePlan(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """How the members of a view add up their vectors.
 
     Every bucket is cut into one piece per tree, sized by :attr:`shares`: partial sums of piece i
@@ -116,6 +117,12 @@ class ReducePlan(msgspec.Struct, frozen=True, array_like=True):
         roots = [rank for rank, share in enumerate(shares) if share]
         trees = tuple(Tree(rank) for rank in roots)
         return cls(len(shares), Tree(0), 0, trees, tuple(shares[rank] for rank in roots))
+
+    @cached_property
+    def mark(self) -> int:
+        """Tells this plan from any other, in 64 bits."""
+        digest = hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=8).digest()
+        return int.from_bytes(digest, "big")
 
     def check(self, members: Sequence[str], missing: Iterable[Pair] = ()) -> str | None:
         """The first reason why these members cannot run this plan, or None if they can.

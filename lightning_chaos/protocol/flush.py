@@ -3,17 +3,20 @@
 Two members are never more than one finished operation apart, because every member contributes
 to every operation.  So from the reports of all members of the new view:
 
-* ``t``, the highest finished operation: whoever lacks it gets its kept result.
+* ``t``, the highest finished operation: whoever lacks it gets its kept result, along the links of
+  the new view, from those who keep it and through others who lacked it.
 * the operation after it: if the members together hold every chunk's result, with one
-  contributor set, it stands and is passed on; else, if the new view has the same members, the
-  held chunks are kept and the others done again; else it is done again from the contributions.
+  contributor set, it stands and is passed on; else, if the new view has the same members and the
+  same plan, the held chunks are kept and the others done again; else it is done again from the
+  contributions.  So every operation is added up by one plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_chaos.protocol.values import Decision, Report, Uid
+from lightning_chaos.planning.forest import forest
+from lightning_chaos.protocol.values import Decision, Report, Uid, View
 
 
 class Unrecoverable(Exception):
@@ -24,32 +27,32 @@ class Unrecoverable(Exception):
         self.uids = uids
 
 
-def decide(reports: Mapping[Uid, Report], members: tuple[Uid, ...]) -> Decision:
+def decide(reports: Mapping[Uid, Report], view: View) -> Decision:
     """The plan of recovery; not a fact: the next change decides afresh.
 
     Args:
         reports: of every member of the new view.
-        members: of the new view, oldest first.
+        view: the new one.
 
     Raises:
         Unrecoverable: see there; leave these members out of the new view.
     """
+    members = view.uids
     finished = max(reports[uid].finished for uid in members)
     behind = tuple(uid for uid in members if reports[uid].finished < finished)
-    source = ""
+    sources: tuple[Uid, ...] = ()
     if behind:
-        source = next(
-            (u for u in members if reports[u].finished == finished and reports[u].keeps), ""
-        )
+        sources = tuple(u for u in members if reports[u].finished == finished and reports[u].keeps)
+        reached = forest(members, view.missing, sources, behind)
         # A member that has not even begun it did not contribute, so nobody can have finished it
         # with the same members: it is out of step for another reason and cannot be helped.
-        lost = tuple(u for u in behind if not source or reports[u].current != finished)
+        lost = tuple(u for u in behind if u not in reached or reports[u].current != finished)
         if lost:
             raise Unrecoverable(lost)
-    held, contributors = _kept_chunks(reports, members) if not behind else ({}, ())
+    held, contributors = _kept_chunks(reports, view) if not behind else ({}, ())
     return Decision(
         finished=finished,
-        source=source,
+        sources=sources,
         behind=behind,
         held=held,
         contributors=contributors,
@@ -58,19 +61,19 @@ def decide(reports: Mapping[Uid, Report], members: tuple[Uid, ...]) -> Decision:
 
 
 def _kept_chunks(
-    reports: Mapping[Uid, Report], members: tuple[Uid, ...]
+    reports: Mapping[Uid, Report], view: View
 ) -> tuple[dict[int, Uid], tuple[Uid, ...]]:
     """Which results of the next operation stand, who passes each on, and whose they are."""
-    groups: dict[tuple[object, tuple[Uid, ...]], dict[int, Uid]] = {}
-    for uid in members:
-        report = reports[uid]
-        if report.current is not None and report.held:
-            holders = groups.setdefault((report.current, report.contributors), {})
-            for chunk in report.held:
-                holders.setdefault(chunk, uid)
-    for (current, contributors), holders in groups.items():
-        chunks = max(r.chunks for r in reports.values() if r.current == current)
-        whole = len(holders) == chunks
-        if whole or set(contributors) == set(members):
-            return dict(sorted(holders.items())), contributors
+    first, *others = (reports[uid] for uid in view.uids)
+    attempt = first.current, first.contributors, first.plan
+    if any((r.current, r.contributors, r.plan) != attempt for r in others):
+        return {}, ()  # somebody did not contribute, or has let go of what is held elsewhere
+    holders: dict[int, Uid] = {}
+    for uid in view.uids:
+        for chunk in reports[uid].held:
+            holders.setdefault(chunk, uid)
+    whole = len(holders) == first.chunks
+    same = set(first.contributors) == set(view.uids) and first.plan == view.plan.mark
+    if holders and (whole or same):
+        return dict(sorted(holders.items())), first.contributors
     return {}, ()

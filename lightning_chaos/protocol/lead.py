@@ -255,7 +255,7 @@ class Lead:
         if not proposal.planned:
             reports = {uid: a.report for uid, a in change.acks.items() if a.report is not None}
             try:
-                decision = decide(reports, proposal.view.uids)
+                decision = decide(reports, proposal.view)
             except Unrecoverable as error:
                 self._expelled.update(dict.fromkeys(error.uids, "it is too far behind"))
                 self.resigns = self._me in error.uids

@@ -143,6 +143,8 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """Who contributed to the held chunks: the members under which the attempt ran."""
     begun_round: int
     """Highest round whose batch this worker has fetched."""
+    plan: int = 0
+    """Mark of the plan by which :attr:`current` is cut and added up."""
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True):
@@ -150,12 +152,12 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
 
     finished: OpId
     """All members complete this operation first."""
-    source: Uid
-    """Who passes its results on, '' if nobody is behind."""
+    sources: tuple[Uid, ...]
+    """Who still keeps its results, and passes them on; nobody if nobody is behind."""
     behind: tuple[Uid, ...]
     """Members that lack it."""
     held: dict[int, Uid]
-    """Chunks of the next operation whose results are kept, and who passes each on."""
+    """Chunks of the next operation whose results are kept, and from whom each is passed on."""
     contributors: tuple[Uid, ...]
     """Whose contributions the kept chunks hold; empty when all is done again."""
     data_from: int

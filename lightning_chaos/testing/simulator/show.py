@@ -43,7 +43,9 @@ def show(message: Message | local.Local) -> str:
     if decision is not None:
         parts.append(f"finish {decision.finished}")
         if decision.behind:
-            parts.append(f"{clean(decision.source)} passes it to {clean(decision.behind)}")
+            parts.append(
+                f"{clean(','.join(decision.sources))} passes it to {clean(decision.behind)}"
+            )
         if decision.held:
             parts.append(f"keep chunks {clean(decision.held)}")
         parts.append(f"data from {decision.data_from}")
