@@ -97,6 +97,8 @@ class _Dice:
     middle_s: float
     """About which half of them strike."""
     last_s: float
+    haste: float = 1.0
+    """So many times as long as usual what lasts lasts."""
 
     def fault(self, kinds: Sequence[str], lasts: Sequence[float], waiting: float = 0.0) -> Fault:
         """One of these kinds; with a chance of ``waiting`` it waits for a message."""
@@ -105,7 +107,8 @@ class _Dice:
         a, b = rng.sample(self.names, 2)
         after = rng.choice(MESSAGES) if rng.random() < waiting else ""
         count = rng.randint(1, 6) if after else 1
-        return Fault(self.when(), rng.choice(kinds), a, b, rng.choice(lasts), after, count)
+        seconds = round(rng.choice(lasts) * self.haste, 2)
+        return Fault(self.when(), rng.choice(kinds), a, b, seconds, after, count)
 
     def when(self) -> float:
         """A time at which something strikes, virtual seconds."""
@@ -138,7 +141,7 @@ def draw_short(seed: int) -> Case:
     same_machine = rng.random() < 0.2
     founders = rng.choice((3, 4, 5, 5, 5, 5))
     makes: tuple[Make, ...] = (_few, _few, _duel, _duel, _at_once, _links)
-    faults = rng.choice(makes)(_Dice(rng, NODES, same_machine, 0.1, 0.5, 0.9))
+    faults = rng.choice(makes)(_Dice(rng, NODES, same_machine, 0.1, 0.5, 0.9, haste=0.4))
     return Case(
         seed,
         NODES,
@@ -148,8 +151,7 @@ def draw_short(seed: int) -> Case:
         founders=founders,
         skew=rng.choice((0.0, 0.0, 0.0, 0.1)),
         quiet_at=1.0,
-        returns=rng.random() < 0.1,
-        pace=2.0,
+        returns=rng.random() < 0.05,
     )
 
 

@@ -40,8 +40,8 @@ class Node:
     """Whom to hold a control connection to, and since when; infinity once reported as down."""
     up: set[Uid] = field(default_factory=set)
     """Of whom Linked was the last report."""
-    missing: set[Uid] = field(default_factory=set)
-    """Workers whose data link was lost and not made anew."""
+    missing: dict[Uid, float] = field(default_factory=dict)
+    """Workers whose data link was lost, and until when it is dialled anew."""
     given_up: set[Uid] = field(default_factory=set)
     """Workers to which its view has no link."""
     to_worker_at: float = 0.0

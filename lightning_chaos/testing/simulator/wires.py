@@ -23,7 +23,7 @@ DIALS_S = 1.0
 MEETS_S = 5.0
 """The same when a new view names the lost one again."""
 
-LOOK_S = 0.05
+LOOK_S = 0.1
 """How often somebody looks whether a connection is there again."""
 
 
@@ -82,20 +82,26 @@ class Wires:
                 lost = local.Broken(two.uid, "the data link of a leaver is lost", False)
                 self._clock.after(soon, partial(worker.say, lost))
             elif view.find(one.uid) and view.find(two.uid) and view.joins(one.uid, two.uid):
-                one.missing.add(two.uid)
-                self._clock.after(soon, partial(self._mend, one, two, self._clock.now + DIALS_S))
+                self._miss(one, two, self._clock.now + DIALS_S, soon)
 
-    def _mend(self, node: Node, other: Node, until: float) -> None:
+    def _miss(self, node: Node, other: Node, until: float, soon: float = 0.0) -> None:
+        """Dial it until then."""
+        if other.uid not in node.missing:
+            self._clock.after(soon, partial(self._mend, node, other))
+        node.missing[other.uid] = max(until, node.missing.get(other.uid, until))
+
+    def _mend(self, node: Node, other: Node) -> None:
         """The worker dials again, and tells its peer what came of it."""
-        worker = node.worker
-        if other.uid not in node.missing or not node.worker_alive:
+        worker, until = node.worker, node.missing.get(other.uid)
+        wanted = worker.view is not None and worker.view.find(other.uid) is not None
+        if until is None or not node.worker_alive or not wanted:
             return
         if other.worker_alive and self._joined(node, other):
-            node.missing.discard(other.uid)
+            del node.missing[other.uid]
             worker.say(local.Broken(other.uid, "the data connection was made anew", True))
         elif self._clock.now < until:
-            self._clock.after(LOOK_S, lambda: self._mend(node, other, until))
-        elif worker.view is not None and worker.view.find(other.uid):
+            self._clock.after(LOOK_S, partial(self._mend, node, other))
+        else:
             worker.say(local.Broken(other.uid, "data connection lost", False))
 
     def meet(self, worker: Worker) -> None:
@@ -104,13 +110,15 @@ class Wires:
         assert view is not None
         for member in (*view.members, *view.learners):
             if not view.joins(node.uid, member.uid):
-                node.missing.discard(member.uid)
+                node.missing.pop(member.uid, None)
                 node.given_up.add(member.uid)
                 self._into.get(member.uid, {}).pop(node.uid, None)
             elif member.uid in node.given_up:
                 self._take_back(node, self._nodes[member.uid], self._clock.now + MEETS_S)
-        for uid in list(node.missing):
-            self._mend(node, self._nodes[uid], self._clock.now + MEETS_S)
+        for uid, until in list(node.missing.items()):
+            if until < self._clock.now:
+                del node.missing[uid]  # dialled in vain
+            self._miss(node, self._nodes[uid], self._clock.now + MEETS_S)
 
     def _take_back(self, node: Node, other: Node, until: float) -> None:
         """Dial one to which there was no link; nothing was lost on it."""
