@@ -136,7 +136,8 @@ class Evidence:
 
     def told(self, reporter: Uid, uids: Collection[Uid]) -> bool:
         """That one has said that it has no link to these, and to nobody else."""
-        return self._says.get(reporter, {}).keys() == set(uids)
+        said = self._says.get(reporter)
+        return said.keys() == set(uids) if said else not uids
 
     def denied(self, pair: Pair) -> bool:
         """At least one end says that the link is lost."""

@@ -165,11 +165,18 @@ class Membership:
         return standing.out
 
     def _says_nothing_new(self, event: Heard) -> bool:
-        """A heartbeat as the one before, of the view that is installed: most of what comes in."""
+        """A heartbeat that tells a member no more than the one before but the round.
+
+        Most of what comes in is that, and nothing that a member does depends on others' rounds.
+        """
         status, sender, view = event.message, event.sender, self.view
-        if not isinstance(status, Status) or view is None or self._evidence.silent(sender):
+        if not isinstance(status, Status) or self.role is not Role.MEMBER or view is None:
             return False
-        same = status == self._standing.statuses.get(sender) and status.epoch == view.epoch
+        before = self._standing.statuses.get(sender)
+        if before is None or self._evidence.silent(sender) or status.epoch != view.epoch:
+            return False
+        self._standing.statuses[sender] = status
+        same = (before.epoch, before.finished) == (status.epoch, status.finished)
         return same and self._evidence.told(sender, status.unreachable)
 
     # ---- links -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ SETTLE_S = 20.0
 of one second."""
 END_S = 12.0
 """Longest time until all have ended, once somebody asks for it."""
-ROUNDS = 3
+ROUNDS = 2
 """As many as everybody must begin to be taken for training."""
 
 
