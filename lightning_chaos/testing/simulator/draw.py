@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 
 from lightning_chaos.testing.simulator.case import FAULTY_S, Case, Fault
@@ -132,7 +133,8 @@ def draw(seed: int) -> Case:
     faults = _sorted(make(_Dice(rng, names, same_machine, 0.3, 4.0, FAULTY_S)))
     ends = rng.random() < 0.3
     skew = rng.choice((0.0, 0.0, 0.02, 0.1))
-    return Case(seed, names, faults, same_machine, ends, skew=skew)
+    apart = () if same_machine or rng.random() < 0.8 else _unlinked(rng, names)
+    return Case(seed, names, faults, same_machine, ends, unlinked=apart, skew=skew)
 
 
 def draw_short(seed: int) -> Case:
@@ -141,7 +143,7 @@ def draw_short(seed: int) -> Case:
     same_machine = rng.random() < 0.2
     founders = rng.choice((3, 4, 5, 5, 5, 5))
     makes: tuple[Make, ...] = (_few, _few, _duel, _duel, _at_once, _links)
-    faults = rng.choice(makes)(_Dice(rng, NODES, same_machine, 0.1, 0.5, 0.9, haste=0.4))
+    faults = rng.choice(makes)(_Dice(rng, NODES, same_machine, 0.1, 0.4, 0.7, haste=0.3))
     return Case(
         seed,
         NODES,
@@ -149,17 +151,23 @@ def draw_short(seed: int) -> Case:
         same_machine,
         ends=rng.random() < 0.1,
         founders=founders,
+        unlinked=() if same_machine or rng.random() < 0.9 else _unlinked(rng, NODES),
         skew=rng.choice((0.0, 0.0, 0.0, 0.1)),
-        quiet_at=1.0,
+        quiet_at=0.8,
         returns=rng.random() < 0.05,
     )
 
 
 def draw_large(seed: int, nodes: int = 50) -> Case:
-    """Many nodes, of which most begin as one cluster, and faults of every kind."""
+    """Many nodes, of which most begin as one cluster; a few faults, and some who join.
+
+    Args:
+        seed: of all chance.
+        nodes: how many there are.
+    """
     rng = random.Random(f"large {seed}")
     case = Case(seed, nodes, founders=nodes - rng.randint(0, 3), quiet_at=4.0, pace=3.0)
-    dice = _Dice(rng, case.nodes, False, 0.3, 1.5, 3.5)
+    dice = _Dice(rng, case.nodes, False, 0.3, 1.5, 3.5, haste=0.5)
     faults = [*_few(dice), *rng.choice((_links, _at_once, _duel))(dice)]
     faults += [Fault(dice.when(), "restart", name) for name in case.nodes[case.founders :]]
     return dataclasses.replace(case, faults=_sorted(faults), skew=rng.choice((0.0, 0.05)))
@@ -234,8 +242,17 @@ def _at_once(dice: _Dice) -> list[Fault]:
     return [first, Fault(round(first.at + gap, 2), kind, third)]
 
 
-def unlinked(rng: random.Random, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs to be without a path, so that those left join all even if any one node goes."""
+def _unlinked(rng: random.Random, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs without a path; those that are left join all, whoever of three or more goes."""
     ring = {frozenset(pair) for pair in zip(names, (*names[1:], names[0]), strict=True)}
     others = [pair for pair in combinations(names, 2) if frozenset(pair) not in ring]
     return tuple(sorted(rng.sample(others, rng.randint(0, len(others)))))
+
+
+DRAWS: dict[str, Callable[[int], Case]] = {
+    "life": draw,
+    "short": draw_short,
+    "large": draw_large,
+    "huge": partial(draw_large, nodes=1000),
+}
+"""Ways to draw a case, by name."""

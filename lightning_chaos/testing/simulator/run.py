@@ -108,9 +108,11 @@ def _unsettled(world: World, begun: dict[str, int]) -> str:
             known = f"{newest.uids} of epoch {newest.epoch}" if newest else "any view"
             return f"{where} is no member of {known}"
     for node in nodes:
-        round_ = node.worker.begun
-        if round_ < begun.setdefault(node.uid, round_) + ROUNDS:
-            return f"{node.uid} stands at round {round_}, worker {node.worker.doing.value}"
+        begun.setdefault(node.uid, node.worker.begun)
+    for node in nodes:
+        worker = node.worker
+        if worker.begun < begun[node.uid] + ROUNDS:
+            return f"{node.uid} stands at round {worker.begun}, worker {worker.doing.value}"
     return "" if nodes else "nobody trains"
 
 
@@ -122,9 +124,11 @@ def end(world: World) -> None:
     """
     nodes = trains(world)
     world.stop_asked = True
-    world.clock.run_until(world.clock.now + END_S)
+    bound = world.clock.now + END_S
+    while any(n.alive for n in nodes) and world.clock.now < bound:
+        world.clock.run_until(world.clock.now + 0.25)
     rounds = {n.worker.begun for n in nodes}
-    late = [n.uid for n in nodes if n.worker_alive or n.peer_alive]
+    late = [n.uid for n in nodes if n.alive]
     if late or len(rounds) > 1:
         raise Violation(f"{late} have not ended, rounds {rounds}")
     if any(not n.worker.all_done for n in nodes):

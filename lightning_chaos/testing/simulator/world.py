@@ -27,8 +27,8 @@ from lightning_chaos.testing.simulator.troubles import Troubles
 from lightning_chaos.testing.simulator.wires import Wires
 from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 
-TICKS = 5
-"""In one timeout; as often as heartbeats are due."""
+TICKS = 4
+"""In one timeout; with each a heartbeat is due."""
 LINGER_S = 4.0
 QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
 """Too frequent for the story."""
