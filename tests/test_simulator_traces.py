@@ -66,7 +66,7 @@ class Stage:
                 self.strike("cut", a, b)
 
     def heal(self) -> None:
-        self.world.paths.open_all()
+        self.world.heal()
         for name in self.world.names:
             self.world.start(name)
         settle(self.world)
@@ -81,22 +81,34 @@ class Stage:
 @pytest.mark.parametrize(
     ("reached", "goes_on"), [(1, "those who lack it"), (2, "those who have it")]
 )
-@pytest.mark.parametrize("seed", [0, 1, 3])
 def test_a_commit_that_reached_only_some_before_a_split_binds_both_sides(
-    seed: int, reached: int, goes_on: str
+    reached: int, goes_on: str
 ) -> None:
-    stage = Stage("abcde", seed=seed)
-    before = stage.epoch("a")
+    found = 0
+    for seed in range(20):
+        stage = Stage("abcde", seed=seed)
+        before = stage.epoch("a")
 
-    def have() -> str:
-        return "".join(name for name in "abcd" if stage.epoch(name) > before)
+        def have(stage: Stage = stage, before: int = before) -> str:
+            return "".join(name for name in "abcd" if stage.epoch(name) > before)
 
-    stage.strike("kill", "e")
-    stage.until(lambda: len(have()) >= reached, "the COMMIT of a view without e reaches them")
-    sides = {"those who have it": have()}
-    sides["those who lack it"] = "".join(name for name in "abcd" if name not in have())
-    assert len(have()) == reached, "it has reached more"
-    committed = stage.epoch("a")
+        stage.strike("kill", "e")
+        stage.until(lambda: len(have()) >= reached, "the COMMIT of a view without e reaches them")
+        if len(have()) == reached:
+            found += 1
+            sides = {
+                "those who have it": have(),
+                "those who lack it": "".join(name for name in "abcd" if name not in have()),
+            }
+            split_for_good(stage, sides, goes_on)
+        if found == 3:
+            return
+    pytest.fail(f"only {found} seeds are like that")
+
+
+def split_for_good(stage: Stage, sides: dict[str, str], goes_on: str) -> None:
+    """No path between them from now on: one goes on, and both know the same once it is over."""
+    committed = max(stage.epoch(name) for name in "abcd")
     stage.cut(*sides.values())
     stage.run(8.0)
     stood = {who: stage.rounds(side) for who, side in sides.items()}
@@ -181,19 +193,24 @@ def test_a_worker_that_may_enter_round_t_makes_its_peer_refuse_t(seed: int) -> N
     settle(stage.world)
 
 
+def passed_on(stage: Stage) -> int:
+    """So many results others than a have sent."""
+    return sum(kind == "RESULT" and sender != "a" for kind, sender, _ in stage.sent)
+
+
 def test_a_holder_of_results_that_dies_after_the_commit_is_replaced() -> None:
     """The lead's decision names who passes results on; that one dies before it can."""
     found = 0
     for seed in range(60):
         stage = Stage("abcd", seed=seed)
         stage.strike("slow", "a", seconds=20.0)
-        stage.until(lambda s=stage: s.sent.count(("RESULT", "b", "c")) > 2, "b has results")  # type: ignore[misc]
+        stage.until(lambda s=stage: passed_on(s) > 5, "others than a have results")  # type: ignore[misc]
         stage.strike("kill", "d")
         before = stage.epoch("a")
         stage.until(lambda s=stage, e=before: s.epoch("a") > e, "the lead commits")  # type: ignore[misc]
         decision = stage.world.invariants.decisions[stage.epoch("a")]
         assert decision is not None
-        holders = {decision.source, *decision.held.values()} - {""}
+        holders = {*decision.sources, *decision.held.values()}
         holder = next((uid[0] for uid in sorted(holders) if uid[0] != "a"), None)
         if holder is None:
             continue
