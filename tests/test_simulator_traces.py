@@ -31,7 +31,8 @@ class Stage:
 
     def __init__(self, names: str, *, seed: int = 1, same_machine: bool = False) -> None:
         self.story: list[str] = []
-        self.world: World = begin(Case(seed, names, same_machine=same_machine), self.story)
+        self.world = World(Case(seed, names, same_machine=same_machine), self.story)
+        begin(self.world)
         self.until(lambda: all(map(self.world.live, names)), "all are started")
         settle(self.world)
         self.sent: list[tuple[str, str, str]] = []

@@ -55,8 +55,11 @@ class Routes:
                 firsts[uid] = firsts[here]
                 left.remove(uid)
             queue.extend(near)
+        if to in within:
+            return firsts.get(to)
+        # A stranger says nothing of its links: the way that it came is all that is known.
         back = self.backs.get(to)
-        return firsts.get(to) or (back if back is not None and self.direct(back) else None)
+        return back if back is not None and self.direct(back) else None
 
     def direct(self, uid: Uid) -> bool:
         """There is a link to it that is not silent."""

@@ -151,7 +151,9 @@ def draw_short(seed: int) -> Case:
         same_machine,
         ends=rng.random() < 0.1,
         founders=founders,
-        unlinked=() if same_machine or rng.random() < 0.9 else _unlinked(rng, NODES),
+        unlinked=()
+        if same_machine or founders < 5 or rng.random() < 0.85
+        else _unlinked(rng, NODES),
         skew=rng.choice((0.0, 0.0, 0.0, 0.1)),
         quiet_at=0.8,
         returns=rng.random() < 0.05,

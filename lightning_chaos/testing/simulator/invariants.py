@@ -84,7 +84,9 @@ class Invariants:
         return any(n.peer.view == view for n in self.members())
 
     def _agreed(self, node: Node, view: View) -> None:
-        """The last view agreed to it, and so did any later one that somebody works under.
+        """The last view agreed to it, and so did any other that followed on that one.
+
+        That is, if somebody works under it, or under what followed on it in turn.
 
         Counted here from what the members themselves hold, not by the rule under test.
         """
@@ -96,12 +98,19 @@ class Invariants:
         self.seats.changed(self._views[proposal.base], view, planned=proposal.planned)
         agreed = self._acked.pop(proposal.ballot, set()) | {proposal.ballot.proposer}
         held = {n.peer.view.epoch for n in self.members() if n.peer.view and n is not node}
-        for epoch in (proposal.base, *sorted(e for e in held if proposal.base < e != view.epoch)):
+        rivals = {self._above(e, proposal.base) for e in held if proposal.base < e != view.epoch}
+        for epoch in (proposal.base, *sorted(rivals - {view.epoch})):
             if not self._binds(self._views[epoch].uids, agreed):
                 raise Violation(
                     f"{node.uid} commits epoch {view.epoch} of {_names(view)}, to which the "
                     f"members {_names(self._views[epoch])} of epoch {epoch} did not agree"
                 )
+
+    def _above(self, epoch: int, base: int) -> int:
+        """The first view after that base on the way to that epoch."""
+        while self._bases.get(epoch, base) > base:
+            epoch = self._bases[epoch]
+        return epoch
 
     def _binds(self, last: tuple[Uid, ...], agreed: set[Uid]) -> bool:
         """More than half, or half with the oldest; or all others died."""
@@ -143,8 +152,9 @@ class Invariants:
         """
         members, newest = self.members(), self.newest()
         live = {n.uid for n in members}
-        apart = [pair_of(a.uid, b.uid) for a, b in combinations(members, 2) if self._apart(a, b)]
-        if apart and unreached(members[0].uid, live, partners(apart)):
+        nodes = [n for n in self._world.nodes if n.alive]
+        apart = [pair_of(a.uid, b.uid) for a, b in combinations(nodes, 2) if self._apart(a, b)]
+        if apart and unreached(nodes[0].uid, {n.uid for n in nodes}, partners(apart)):
             return False
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]

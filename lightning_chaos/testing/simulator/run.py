@@ -29,10 +29,10 @@ def simulate(case: Case, *, story: bool = True) -> Outcome:
         The promise that was broken, if one was, or whatever error the code has.
     """
     lines: list[str] | None = [] if story else None
-    world = begin(case, lines)
+    world = World(case, lines)
     problem = ""
     try:
-        _play(case, world)
+        _play(world)
     except RunLost:
         pass
     except Exception as error:
@@ -40,7 +40,9 @@ def simulate(case: Case, *, story: bool = True) -> Outcome:
     return Outcome(case, problem, world.clock.done, tuple(lines or ()))
 
 
-def _play(case: Case, world: World) -> None:
+def _play(world: World) -> None:
+    case = world.case
+    begin(world)
     for fault in case.faults:
         set_up(world, fault)
     world.clock.run_until(case.quiet_at)
@@ -60,16 +62,14 @@ def _play(case: Case, world: World) -> None:
         end(world)
 
 
-def begin(case: Case, lines: list[str] | None = None) -> World:
-    """A world whose nodes are about to start, or are one cluster; without the faults."""
-    world = World(case, lines)
-    if case.founders:
-        world.begin_together(world.names[: case.founders])
-        return world
+def begin(world: World) -> None:
+    """Its nodes are one cluster, or start now, one after the other; the faults are not set up."""
+    if world.case.founders:
+        world.begin_together(world.names[: world.case.founders])
+        return
     for i, name in enumerate(world.names):
         delay = i * world.clock.rng.uniform(0.0, 0.5)
         world.clock.after(delay, lambda name=name: world.start(name))  # type: ignore[misc]
-    return world
 
 
 def settle(world: World) -> None:

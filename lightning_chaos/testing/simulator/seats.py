@@ -47,7 +47,9 @@ class Seats:
         if not _works(node):
             return
         for other in (world.nodes[u] for u in new.uids):
-            if world.troubles.fine_s(node.name, other.name) > least and _works(other):
+            fine_s = world.troubles.fine_s(node.name, other.name)
+            joined = world.paths.joined(node.name, other.name)
+            if joined and fine_s > least and _works(other):
                 raise Violation(
                     f"epoch {new.epoch} leaves {uid} out, which lives; its link to {other.uid} "
                     f"has worked for more than {least:g} s"

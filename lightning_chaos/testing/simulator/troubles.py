@@ -28,9 +28,10 @@ class Troubles:
         self._until[what] = max(self._until.get(what, 0.0), now + seconds)
 
     def over(self) -> None:
-        """Everything works from now on, but for what is stopped."""
-        now = self._clock.now
-        self._until = {what: min(until, now) for what, until in self._until.items()}
+        """All paths work from now on."""
+        for what, until in self._until.items():
+            if ALL not in what or len(what) == 1:
+                self._until[what] = min(until, self._clock.now)
 
     def fine_s(self, a: str, b: str) -> float:
         """For how long two nodes and the path between them have not been hindered, seconds."""
