@@ -129,7 +129,7 @@ class Wishes:
         members = (*(m for m in view.members if m.uid not in leaving), *seated)
         members = joined(members[0].uid, members, missing)
         pairs = told(missing, members, learners)
-        links = _links(view.missing, pairs, members, view.learners)
+        links = _links(view.missing, pairs, members, learners)
         if not (leaving or seated or joining or gone or links):
             return None
         new = View(
@@ -186,7 +186,7 @@ def _links(
     members: tuple[Member, ...],
     learners: tuple[Member, ...],
 ) -> list[str]:
-    """Links that come back, and those to learners that go."""
+    """Links that come back or go, between those who are here."""
     here = {m.uid for m in (*members, *learners)}
     back = sorted(p for p in set(before) - set(pairs) if here.issuperset(p))
     lost = sorted(p for p in set(pairs) - set(before) if here.issuperset(p))

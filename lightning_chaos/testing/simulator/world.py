@@ -175,7 +175,8 @@ class World:
         self.clock.after(pause, lambda: self._searched(node, bool(listed)))
 
     def _searched(self, node: Node, listed: bool) -> None:
-        self._lock = None
+        if self._lock is node:
+            self._lock = None
         if node.peer_alive and node.peer.searching and bool(node.up) == listed:
             self.give(node, events.Searched(exclusive=True))
 
