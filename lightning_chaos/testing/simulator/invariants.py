@@ -152,9 +152,7 @@ class Invariants:
         """
         members, newest = self.members(), self.newest()
         live = {n.uid for n in members}
-        nodes = [n for n in self._world.nodes if n.alive]
-        apart = [pair_of(a.uid, b.uid) for a, b in combinations(nodes, 2) if self._apart(a, b)]
-        if apart and unreached(nodes[0].uid, {n.uid for n in nodes}, partners(apart)):
+        if not self.joined([n for n in self._world.nodes if n.alive]):
             return False
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]
@@ -164,8 +162,12 @@ class Invariants:
         views = (newest, *(p.view for p in maybe if p.ballot.proposer not in live))
         return all(may_commit(view.uids, live, dead)[0] for view in views)
 
-    def _apart(self, a: Node, b: Node) -> bool:
-        return not self._world.paths.joined(a.name, b.name)
+    def joined(self, nodes: list[Node]) -> bool:
+        """Paths lead from each to each, over these alone."""
+        paths = self._world.paths
+        pairs = ((a, b) for a, b in combinations(nodes, 2) if not paths.joined(a.name, b.name))
+        apart = partners(pair_of(a.uid, b.uid) for a, b in pairs)
+        return not unreached(nodes[0].uid, [n.uid for n in nodes], apart) if apart else True
 
     # ---- rounds and operations -------------------------------------------------------------
 

@@ -57,7 +57,9 @@ class Seats:
 
     def _taken_back(self, a: Uid, b: Uid) -> None:
         world = self._world
-        down = world.troubles.down_s(world.nodes[a].name, world.nodes[b].name)
+        one, two = world.nodes[a].name, world.nodes[b].name
+        never = (one, two) in world.case.unlinked or (two, one) in world.case.unlinked
+        down = world.clock.now if never else world.troubles.down_s(one, two)
         if down > DOWN_TIMEOUTS * world.case.timeout_s:
             raise Violation(f"the link of {a} and {b} is taken back; it is down since {down:.1f} s")
 

@@ -162,7 +162,7 @@ class World:
         if not node.peer.searching or self.clock.now < node.search_at:
             return
         holder = self._lock
-        if holder and holder.peer_alive:
+        if holder and holder is not node and holder.peer_alive and holder.peer.searching:
             return
         self._lock = node
         node.search_at = self.clock.now + 1.0
@@ -175,10 +175,10 @@ class World:
         self.clock.after(pause, lambda: self._searched(node, bool(listed)))
 
     def _searched(self, node: Node, listed: bool) -> None:
-        if self._lock is node:
-            self._lock = None
         if node.peer_alive and node.peer.searching and bool(node.up) == listed:
             self.give(node, events.Searched(exclusive=True))
+        elif self._lock is node:
+            self._lock = None  # others may have better luck
 
     # ---- peers -----------------------------------------------------------------------------
 
