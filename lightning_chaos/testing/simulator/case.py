@@ -76,6 +76,8 @@ class Case(Line):
     """Longest silence tolerated between peers, virtual seconds."""
     pace: float = 1.0
     """So many times as long as usual a round computes."""
+    delay_s: float = 0.0
+    """All messages between nodes take this long, virtual seconds; 0: as chance has it."""
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -177,8 +177,7 @@ class Control:
         if needed and alive and self._joined(node, uid):
             self.connect(node, uid)
         elif needed and alive:
-            pause = self._clock.rng.uniform(0.0, 0.5)
-            self._clock.after(pause, partial(self._still_down, node, uid))
+            self._clock.after(self._paths.vain_s(), partial(self._still_down, node, uid))
         else:
             self._report_down(node, uid, "connection reset")
 

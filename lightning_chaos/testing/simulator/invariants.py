@@ -152,8 +152,8 @@ class Invariants:
         """
         members, newest = self.members(), self.newest()
         live = {n.uid for n in members}
-        if not self.joined([n for n in self._world.nodes if n.alive]):
-            return False
+        if not (self.joined([n for n in self._world.nodes if n.alive]) and self.joined(members)):
+            return False  # newcomers carry nothing between members
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]
         maybe = [p for given in acked for p in given if p.view.epoch > newest.epoch]

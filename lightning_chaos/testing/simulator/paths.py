@@ -13,6 +13,7 @@ Way = tuple[str, str]
 
 _DELAYS_S = (0.001, 0.003, 0.01, 0.03)
 _LONGEST_S = 0.15
+_NEAR_S = (0.0005, 0.002, 0.01)
 
 
 class Paths:
@@ -21,10 +22,14 @@ class Paths:
     Args:
         clock: of the run.
         never: pairs of nodes between which there is no path at any time.
+        delay_s: of all messages, virtual seconds; 0: as chance has it.
     """
 
-    def __init__(self, clock: Clock, never: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, clock: Clock, never: Iterable[tuple[str, str]] = (), delay_s: float = 0.0
+    ) -> None:
         self._clock = clock
+        self._delay_s = delay_s
         self._never = {way: "cut" for a, b in never for way in ((a, b), (b, a))}
         self._closed: dict[Way, str] = dict(self._never)
         self._opens_at: dict[Way, float] = {}
@@ -90,11 +95,21 @@ class Paths:
 
     def delay(self, sender: str) -> float:
         """Of one message, seconds."""
+        if self._delay_s:
+            return self._delay_s
         chance = self._clock.rng.random()
         if self._clock.now < self._slow_until or self.drags(sender):
             return 0.001 + 0.6 * chance
         which = int(5.0 * chance)
         return _DELAYS_S[which] if which < 4 else _LONGEST_S * (5.0 * chance - 4.0)
+
+    def vain_s(self) -> float:
+        """How long it takes to dial in vain, seconds."""
+        return 2 * self._delay_s or self._clock.rng.uniform(0.0, 0.5)
+
+    def near_s(self) -> float:
+        """How long a message between a peer and its worker takes, seconds."""
+        return self._delay_s / 10 or self._clock.rng.choice(_NEAR_S)
 
     def double(self, a: str, b: str, seconds: float) -> None:
         """For a while there are two connections: messages overtake others and come twice."""

@@ -62,7 +62,7 @@ def _play(world: World) -> None:
         except Stuck:
             if world.invariants.joined(world.invariants.members()):
                 raise
-            return  # newcomers carry nothing between members that have lost each other
+            return  # newcomers carry nothing between members
     if case.ends:
         end(world)
 

@@ -47,7 +47,7 @@ class World:
         self.names = case.nodes
         self.same_machine = case.same_machine
         self.clock = Clock(case.seed, len(self.names), story)
-        self.paths = Paths(self.clock, case.unlinked)
+        self.paths = Paths(self.clock, case.unlinked, case.delay_s)
         self.troubles = Troubles(self.clock)
         self.nodes = Nodes()
         self.control = Control(
@@ -223,23 +223,19 @@ class World:
             self.invariants.founded(node)
         if not isinstance(message, QUIET):
             self.clock.tell(node.uid, ": worker", message)
-        at = node.to_worker_at = max(node.to_worker_at, self.clock.now + self._near())
+        at = node.to_worker_at = max(node.to_worker_at, self.clock.now + self.paths.near_s())
         self.clock.after(at - self.clock.now, partial(self._to_worker, node, message))
 
     def _to_worker(self, node: Node, message: local.Local) -> None:
         if node.worker_alive:
             node.worker.hear(message)
 
-    def _near(self) -> float:
-        """How long a message between a peer and its worker takes, seconds."""
-        return self.clock.rng.choice((0.0005, 0.002, 0.01))
-
     def to_peer(self, worker: Worker, message: local.AnyLocal) -> None:
         """From a worker to its peer."""
         node = self.nodes[worker.uid]
         if not isinstance(message, QUIET):
             self.clock.tell(node.uid, ": says", message)
-        at = node.to_peer_at = max(node.to_peer_at, self.clock.now + self._near())
+        at = node.to_peer_at = max(node.to_peer_at, self.clock.now + self.paths.near_s())
         self.clock.after(at - self.clock.now, partial(self._to_peer, node, message))
 
     def _to_peer(self, node: Node, message: local.AnyLocal) -> None:
