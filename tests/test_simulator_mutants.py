@@ -1,7 +1,8 @@
 """The invariants bite: protocols that are broken on purpose are caught.
 
 Each mutant takes one promise away, and some of a few hundred random runs shows it.  The same
-seeds break nothing otherwise (``test_simulator_seeds``).
+seeds break nothing otherwise (``test_simulator_seeds``).  One is missing that design §4 asks for:
+a state of an older lineage becomes a source; the code knows no lineage yet.
 """
 
 from __future__ import annotations
@@ -22,10 +23,17 @@ from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.linkage import Linkage
 from lightning_chaos.protocol.messages import Ack
 from lightning_chaos.protocol.values import Decision, Pair, Proposal, Report, Uid, View
-from lightning_chaos.testing.simulator import draw, simulate
+from lightning_chaos.testing.simulator import Case, Fault, draw, draw_short, simulate
 from lightning_chaos.worker.course import Course
 
 Patch = pytest.MonkeyPatch
+RUNS = 200
+"""Cases in which a mutant is looked for: more than today's code needs, as seeds may shift."""
+
+
+def cases(draw_one: Callable[[int], Case], first: int) -> list[Case]:
+    """Of these seeds."""
+    return [draw_one(seed) for seed in range(first, first + RUNS)]
 
 
 def any_who_answer_are_enough(patch: Patch) -> None:
@@ -205,23 +213,51 @@ def a_carried_message_has_no_end(patch: Patch) -> None:
     patch.setattr(standing, "MOST_HOPS", 1_000_000)
 
 
-MUTANTS = {
-    any_who_answer_are_enough: 0,
-    half_is_enough: 0,
-    a_refusal_accounts_for_the_dead: 0,
-    promises_are_not_kept: 0,
-    permits_do_not_wait: 0,
-    what_may_be_committed_is_forgotten: 100,
-    older_agreements_are_not_told: 100,
-    data_is_shared_out_too_early: 200,
-    part_of_a_result_is_kept: 0,
+IN_CIRCLES = Case(
+    1,
+    "abcd",
+    (
+        Fault(0.3, "mute", "a", "c", seconds=0.9),
+        Fault(0.3, "mute", "b", "a", seconds=0.9),
+        Fault(0.3, "mute", "c", "b", seconds=0.9),
+        Fault(0.3, "kill", "d"),
+    ),
+    founders=4,
+)
+"""For a while each of three takes another for one that still has a link to the fourth."""
+
+MUTANTS: dict[Callable[[Patch], None], list[Case]] = {
+    any_who_answer_are_enough: cases(draw, 1),
+    half_is_enough: cases(draw, 5),
+    a_refusal_accounts_for_the_dead: cases(draw, 1),
+    promises_are_not_kept: cases(draw_short, 11),
+    permits_do_not_wait: cases(draw_short, 11),
+    what_may_be_committed_is_forgotten: cases(draw, 87),
+    older_agreements_are_not_told: cases(draw, 123),
+    not_all_members_have_agreed: cases(draw_short, 4),
+    an_older_base_is_accepted: cases(draw, 40),
+    a_frame_of_an_older_epoch_is_taken: cases(draw_short, 70),
+    a_ballot_is_used_again: cases(draw_short, 32),
+    a_worker_does_not_freeze: cases(draw_short, 38),
+    data_is_shared_out_too_early: cases(draw_short, 365),
+    part_of_a_result_is_kept: cases(draw_short, 4),
+    results_are_freed_early: cases(draw, 47),
+    a_learner_counts: cases(draw, 0),
+    a_worker_needs_no_permit: cases(draw, 3),
+    one_end_of_a_link_costs_the_other_its_seat: cases(draw_short, 30),
+    a_link_is_taken_back_that_an_end_denies: cases(draw_short, 30),
+    a_carried_message_has_no_end: [IN_CIRCLES],
 }
-"""And the seed to begin with: the traces that show it come once in a hundred or so."""
-RUNS = 300
+"""And cases among which one shows it, near the first that does today."""
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_broken_protocol_is_caught(mutant: Callable[[Patch], None], monkeypatch: Patch) -> None:
     mutant(monkeypatch)
-    seeds = range(MUTANTS[mutant], MUTANTS[mutant] + RUNS)
-    assert any(simulate(draw(seed), story=False).problem for seed in seeds), mutant.__doc__
+    assert any(simulate(case, story=False).problem for case in MUTANTS[mutant]), mutant.__doc__
+
+
+def test_the_same_cases_break_nothing_otherwise() -> None:
+    for found in MUTANTS.values():
+        for case in found[:3]:
+            assert not simulate(case, story=False).problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning_chaos.protocol.messages import Carry, Message
 from lightning_chaos.protocol.values import Uid, View
 from lightning_chaos.testing.simulator.outcome import Violation
 
@@ -17,8 +18,12 @@ DOWN_TIMEOUTS = 3.0
 """After so long, in timeouts, everybody must know that a link is down."""
 
 
+MOST_PASSED = 20
+"""A message that is passed on more often goes round in circles."""
+
+
 class Seats:
-    """Looks at each new view as it is first installed.
+    """Looks at each new view as it is first installed, and at what is passed on.
 
     Args:
         world: watched.
@@ -26,6 +31,8 @@ class Seats:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._carried: dict[int, tuple[bytes, int]] = {}
+        """How often each message was passed on, by the identity of its bytes (kept with it)."""
 
     def changed(self, old: View, new: View, *, planned: bool) -> None:
         """Nobody loses its seat to a link, no link is taken back that is down.
@@ -40,6 +47,18 @@ class Seats:
         for a, b in set(old.missing) - set(new.missing):
             if new.find(a) is not None and new.find(b) is not None:
                 self._taken_back(a, b)
+
+    def sent(self, node: Node, message: Message) -> None:
+        """Nothing is passed on again and again.
+
+        Raises:
+            Violation: it is.
+        """
+        if isinstance(message, Carry):
+            content, times = self._carried.get(id(message.content), (message.content, 0))
+            self._carried[id(content)] = (content, times + 1)
+            if times >= MOST_PASSED:
+                raise Violation(f"{node.uid} passes on what was passed on {times} times before")
 
     def _left_out(self, uid: Uid, new: View) -> None:
         world = self._world

@@ -55,6 +55,7 @@ class World:
         )
         self.wires = Wires(self.clock, self.paths, self.nodes)
         self.invariants = Invariants(self)
+        self.control.taps.append(self.invariants.seats.sent)
         self.stop_asked = False
         self._serial = itertools.count(1)
         self._lock: Node | None = None
