@@ -213,18 +213,15 @@ def a_carried_message_has_no_end(patch: Patch) -> None:
     patch.setattr(standing, "MOST_HOPS", 1_000_000)
 
 
+DEAF = (("a", "c"), ("b", "a"), ("c", "b"), ("a", "e"))
 IN_CIRCLES = Case(
     1,
-    "abcd",
-    (
-        Fault(0.3, "mute", "a", "c", seconds=0.9),
-        Fault(0.3, "mute", "b", "a", seconds=0.9),
-        Fault(0.3, "mute", "c", "b", seconds=0.9),
-        Fault(0.3, "kill", "d"),
-    ),
-    founders=4,
+    "abcde",
+    (*(Fault(0.3, "mute", *way, seconds=0.9) for way in DEAF), Fault(0.3, "kill", "d")),
+    founders=5,
+    delay_s=0.01,
 )
-"""For a while each of three takes another for one that still has a link to the fourth."""
+"""Each of a, b and c takes another for one with a link to d, and e gives a what is for d."""
 
 MUTANTS: dict[Callable[[Patch], None], list[Case]] = {
     any_who_answer_are_enough: cases(draw, 1),

@@ -1,0 +1,47 @@
+"""Seeds shared out among the cores, a process each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+
+def play(kind: str, first: int, runs: int, bound_s: float | None = None) -> tuple[str, bool]:
+    """Play the cases of so many seeds.
+
+    Args:
+        kind: one of :data:`~.draw.DRAWS`.
+        first: seed.
+        runs: how many seeds.
+        bound_s: longest that it may take; None: for ever.
+
+    Returns:
+        What the processes said, the one that found something alone; and whether all promises
+        were kept.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer.
+    """
+    cores = min(os.cpu_count() or 1, runs)
+    command = [sys.executable, "-m", "lightning_chaos.testing.simulator", "--draw", kind]
+    end = None if bound_s is None else time.monotonic() + bound_s
+    processes = [
+        subprocess.Popen(
+            [*command, f"{first + core}:{first + runs}:{cores}"], stdout=subprocess.PIPE, text=True
+        )
+        for core in range(cores)
+    ]
+    told = ""
+    try:
+        for process in processes:
+            said, _ = process.communicate(timeout=end and end - time.monotonic())
+            if process.returncode != 0:
+                return said or f"a process ended with {process.returncode}\n", False
+            told += said
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return told, True
