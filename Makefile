@@ -35,7 +35,7 @@ bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap: tables, 
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
-	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md
+	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke

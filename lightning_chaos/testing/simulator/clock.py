@@ -12,7 +12,7 @@ from lightning_chaos.protocol.messages import Message
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.show import show
 
-BUSY = 20_000
+BUSY = 5_000
 """More things in one second than a run of a few nodes has that does not talk for ever."""
 
 

@@ -168,7 +168,9 @@ def draw_large(seed: int, nodes: int = 50) -> Case:
         nodes: how many there are.
     """
     rng = random.Random(f"large {seed}")
-    case = Case(seed, nodes, founders=nodes - rng.randint(0, 3), quiet_at=4.0, pace=3.0)
+    timeout_s = max(1.0, nodes / 100)  # heartbeats are as many as pairs
+    founders = nodes - rng.randint(0, 3)
+    case = Case(seed, nodes, founders=founders, quiet_at=4.0, pace=3.0, timeout_s=timeout_s)
     dice = _Dice(rng, case.nodes, False, 0.3, 1.5, 3.5, haste=0.5)
     faults = [*_few(dice), *rng.choice((_links, _at_once, _duel))(dice)]
     faults += [Fault(dice.when(), "restart", name) for name in case.nodes[case.founders :]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from lightning_chaos.protocol.messages import Carry, Message
@@ -78,7 +79,7 @@ class Seats:
         world = self._world
         one, two = world.nodes[a].name, world.nodes[b].name
         never = (one, two) in world.case.unlinked or (two, one) in world.case.unlinked
-        down = world.clock.now if never else world.troubles.down_s(one, two)
+        down = math.inf if never else world.troubles.down_s(one, two)
         if down > DOWN_TIMEOUTS * world.case.timeout_s:
             raise Violation(f"the link of {a} and {b} is taken back; it is down since {down:.1f} s")
 
