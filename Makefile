@@ -31,17 +31,21 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap: tables, also in benchmarks/results
+bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap; plans: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
 	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
+	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
+	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
 	$(BIN)/python benchmarks/allreduce.py --smoke
 	$(BIN)/python benchmarks/overlap.py --smoke
 	$(BIN)/python benchmarks/scaling.py --smoke
+	$(BIN)/python benchmarks/planning.py --smoke
+	$(BIN)/python benchmarks/planning_reduce.py --smoke
 
 simulate: $(VENV)/.installed ## play random faults in virtual time until a promise breaks (SEED=n)
 	$(BIN)/python -m lightning_chaos.testing.simulator $(or $(SEED),$(shell date +%s)):
@@ -68,5 +72,5 @@ $(WHEEL_VENV)/.installed: pyproject.toml constraints.txt | build
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet -c constraints.txt \
-	  "$$(echo dist/*.whl)[demo]" pytest pytest-timeout hypothesis
+	  "$$(echo dist/*.whl)[demo,exact,plot]" pytest pytest-timeout hypothesis
 	@touch $@

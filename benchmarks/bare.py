@@ -1,4 +1,4 @@
-"""The messages of a join and a leave, exchanged by processes that only pass them on.
+"""The messages of a join, a leave and a lost link, exchanged by processes that only pass them on.
 
 What a negotiation costs at least on this machine: the same number of processes, links, messages
 and bytes as among peers, without a protocol behind them.  ``BareExchange`` starts the processes;
@@ -22,17 +22,21 @@ from lightning_chaos.protocol.messages import (
     JoinRequest,
     LeaveRequest,
     Prepare,
+    Unreachable,
     decode,
     encode,
 )
 from lightning_chaos.protocol.values import Ballot, Member, Proposal, View
+from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.channel import Channel
-from lightning_chaos.transport.dial import dial_tcp
 from lightning_chaos.transport.door import open_door
+from lightning_chaos.transport.relayed import dialler_for
 
 MEMBERS = 4
 NEWCOMER = MEMBERS
+ENDS = (1, 2)
+"""Between them a link is lost."""
 PATIENCE_S = 30.0
 
 
@@ -66,16 +70,23 @@ class Process:
             self._hear(place, data)
 
     def ask(self, what: bytes) -> None:
-        """The worker wants in or out."""
+        """The worker wants in or out, or a link of this one is lost."""
         mine = member(self._place)
-        request = JoinRequest(mine, ()) if what == b"join" else LeaveRequest(mine.uid)
+        requests = {
+            b"join": JoinRequest(mine, ()),
+            b"leave": LeaveRequest(mine.uid),
+            b"link": Unreachable(7, (member(ENDS[0]).uid,)),
+        }
+        request = requests[what]
         for place in range(MEMBERS):
             if place != self._place:
                 self._links[place].send(encode(request))
 
     def _hear(self, sender: int, data: bytes) -> None:
         match decode(data):
-            case JoinRequest() | LeaveRequest() if self._place == 0:
+            case Unreachable() if self._place == 0 and sender == ENDS[0]:
+                pass  # the other end says so too
+            case JoinRequest() | LeaveRequest() | Unreachable() if self._place == 0:
                 self._acks = 0
                 for place in range(1, MEMBERS):
                     self._links[place].send(encode(Prepare(proposal())))
@@ -93,13 +104,16 @@ class Process:
                 pass
 
 
-async def run(place: int, door: socket.socket, control: socket.socket, ports: list[int]) -> None:
+async def run(
+    place: int, relay: str, door: socket.socket, control: socket.socket, ports: list[int]
+) -> None:
+    dialler = dialler_for(relay, f"bare{place}")
     worker = await Channel.over(control)
     process = Process(place, worker)
     loop = asyncio.get_running_loop()
     door.setblocking(False)
     for other in range(place):
-        channel = await Channel.over(await dial_tcp(Address("127.0.0.1", ports[other]), PATIENCE_S))
+        channel = await Channel.over(await dialler(Address("127.0.0.1", ports[other]), PATIENCE_S))
         channel.send(bytes([place]))
         await process.link(other, channel)
     for _ in range(len(ports) - place - 1):
@@ -113,9 +127,14 @@ async def run(place: int, door: socket.socket, control: socket.socket, ports: li
 
 
 class BareExchange:
-    """So many processes, connected with each other and with this one."""
+    """So many processes, connected with each other and with this one.
 
-    def __init__(self) -> None:
+    Args:
+        relays: what their connections go through, None for straight ones.
+    """
+
+    def __init__(self, relays: Relays | None = None) -> None:
+        self._relays = relays
         self._stack = contextlib.AsyncExitStack()
         self._channels: list[Channel] = []
 
@@ -124,7 +143,11 @@ class BareExchange:
         ports = [door.getsockname()[1] for door in doors]
         for place, door in enumerate(doors):
             ours, theirs = socket.socketpair()
-            words = [place, door.fileno(), theirs.fileno(), *ports]
+            relay = ""
+            if self._relays is not None:
+                relay = str(self._relays.address)
+                self._relays.place(f"bare{place}", Address("127.0.0.1", ports[place]))
+            words = [place, relay, door.fileno(), theirs.fileno(), *ports]
             process = subprocess.Popen(
                 [sys.executable, __file__, *map(str, words)],
                 pass_fds=(door.fileno(), theirs.fileno()),
@@ -150,15 +173,17 @@ class BareExchange:
         await self._stack.aclose()
 
     async def seconds(self, what: str) -> float:
-        """From a ``join`` or ``leave`` asked for until the last one's worker has the COMMIT."""
-        asker = NEWCOMER if what == "join" else 1
+        """From a ``join``, ``leave`` or ``link`` asked for until all workers have the COMMIT."""
+        askers = {"join": (NEWCOMER,), "leave": (1,), "link": ENDS}[what]
         begun = time.perf_counter()
-        self._channels[asker].send(what.encode())
+        for asker in askers:
+            self._channels[asker].send(what.encode())
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(channel.receive() for channel in self._channels))
         return time.perf_counter() - begun
 
 
 if __name__ == "__main__":
+    relay = sys.argv.pop(2)
     place, door, control, *ports = map(int, sys.argv[1:])
-    asyncio.run(run(place, socket.socket(fileno=door), socket.socket(fileno=control), ports))
+    asyncio.run(run(place, relay, socket.socket(fileno=door), socket.socket(fileno=control), ports))

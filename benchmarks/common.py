@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 from collections.abc import Sequence
@@ -20,6 +21,27 @@ def parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+class Figures:
+    """Samples in seconds by what they are of, in the order in which that first came up."""
+
+    def __init__(self) -> None:
+        self.samples: dict[str, list[float]] = {}
+
+    def add(self, name: str, seconds: float) -> None:
+        self.samples.setdefault(name, []).append(seconds)
+
+    def rows(self) -> list[str]:
+        """Markdown."""
+        lines = ["| what | n | median | p95 | min | max |", "|---|---|---|---|---|---|"]
+        for name, samples in self.samples.items():
+            ordered = sorted(samples)
+            p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
+            four = (statistics.median(ordered), p95, ordered[0], ordered[-1])
+            figures = " | ".join(f"{f * 1e3:.1f} ms" for f in four)
+            lines.append(f"| {name} | {len(ordered)} | {figures} |")
+        return lines
+
+
 def machine() -> str:
     """One line: the machine, and the versions that matter."""
     names = ("lightning-chaos", "torch", "lightning", "numpy")
@@ -31,12 +53,13 @@ def machine() -> str:
     )
 
 
-def milliseconds(samples: Sequence[float]) -> str:
+def milliseconds(samples: Sequence[float], digits: int = 1) -> str:
     """Median and the range of the middle eight tenths, from seconds."""
     ordered = sorted(samples)
     at = len(ordered) - 1
-    low, high = ordered[round(0.1 * at)], ordered[round(0.9 * at)]
-    return f"{statistics.median(ordered) * 1e3:.1f} ({low * 1e3:.1f} to {high * 1e3:.1f})"
+    figures = statistics.median(ordered), ordered[round(0.1 * at)], ordered[round(0.9 * at)]
+    middle, low, high = (f"{seconds * 1e3:.{digits}f}" for seconds in figures)
+    return f"{middle} ({low} to {high})"
 
 
 def publish(text: str, to: Path | None) -> None:

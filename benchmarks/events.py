@@ -20,7 +20,6 @@ the bare exchange of the same messages takes (``bare.py``), beside the training 
 from __future__ import annotations
 
 import asyncio
-import math
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bare import BareExchange
-from common import machine, parser, publish
+from common import Figures, machine, parser, publish
 from idle import IdlePeers
 
 from lightning_chaos.demo.timings import Deed, median_round_s, timings
@@ -40,27 +39,6 @@ SCRIPT = Path(__file__).with_name("steady.py")
 NODES = 4
 BETWEEN_ROUNDS = 20
 PATIENCE_S = 60.0
-
-
-class Figures:
-    """Samples in seconds by what they are of, in the order in which that first came up."""
-
-    def __init__(self) -> None:
-        self.samples: dict[str, list[float]] = {}
-
-    def add(self, name: str, seconds: float) -> None:
-        self.samples.setdefault(name, []).append(seconds)
-
-    def rows(self) -> list[str]:
-        """Markdown."""
-        lines = ["| what | n | median | p95 | min | max |", "|---|---|---|---|---|---|"]
-        for name, samples in self.samples.items():
-            ordered = sorted(samples)
-            p95 = ordered[math.ceil(0.95 * len(ordered)) - 1]
-            four = (statistics.median(ordered), p95, ordered[0], ordered[-1])
-            figures = " | ".join(f"{f * 1e3:.1f} ms" for f in four)
-            lines.append(f"| {name} | {len(ordered)} | {figures} |")
-        return lines
 
 
 class Training:

@@ -1,4 +1,4 @@
-"""Joins and leaves among real peer processes whose workers do nothing but answer."""
+"""Joins, leaves and link events among real peer processes whose workers only answer."""
 
 from __future__ import annotations
 
@@ -12,38 +12,49 @@ from types import TracebackType
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import View
+from lightning_chaos.protocol.values import OpId, Report, View
+from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.transport.door import open_door
 
 MEMBERS = 4
 PATIENCE_S = 30.0
 SETTINGS = (("model", "m"),)
+IDLE = Report(OpId(-1, 0), False, None, (), 0, (), -1)
+"""What a worker that does nothing holds."""
 
 
 class IdleWorker:
     """The worker's side of one peer."""
 
-    def __init__(self, node: str, discovery: Path) -> None:
+    def __init__(self, node: str, discovery: Path, relays: Relays | None = None) -> None:
         self.node = node
         self.view: View | None = None
         self.heard_at = 0.0
         """When the newest view's COMMIT was here."""
+        self.peer_pid = 0
+        self.noticed_at = 0.0
+        """When a link of its peer was last lost or came back."""
+        self._relays = relays
         self._discovery = discovery
         self._stack = contextlib.ExitStack()
         self._client: PeerClient | None = None
         self._news = asyncio.Event()
 
     async def start(self) -> None:
-        door = self._stack.enter_context(open_door("127.0.0.1", 0))
+        env = self._relays.env_for(self.node) if self._relays else {}
+        door = self._stack.enter_context(open_door("127.0.0.1", int(env.get("CHAOS_PORT", 0))))
         config = PeerConfig(
             run="idle",
             node=self.node,
+            relay=env.get("CHAOS_RELAY", ""),
             discovery=str(self._discovery),
             linger_s=0.0,
             log_level="WARNING",
         )
+        process = start_peer(config, door)
+        self.peer_pid = process.pid
         self._client = await PeerClient.connect(
-            start_peer(config, door),
+            process,
             on_message=self._hear,
             on_socket=lambda _, sock: sock.close(),
             on_gone=lambda _: None,
@@ -54,6 +65,10 @@ class IdleWorker:
         match message:
             case local.Standing(view=view) | local.Install(view=view):
                 self.view, self.heard_at = view, time.perf_counter()
+            case local.NoLink():
+                self.noticed_at = time.perf_counter()
+            case local.Freeze(ballot=ballot):
+                self.say(local.Frozen(ballot, IDLE))
         self._news.set()
 
     def say(self, message: local.Local) -> None:
@@ -79,8 +94,9 @@ class IdleWorker:
 class IdlePeers:
     """So many members; one more joins and leaves again and again."""
 
-    def __init__(self, discovery: Path) -> None:
+    def __init__(self, discovery: Path, relays: Relays | None = None) -> None:
         self._discovery = discovery
+        self._relays = relays
         self._workers: list[IdleWorker] = []
         self._started = 0
 
@@ -98,6 +114,11 @@ class IdlePeers:
         for worker in self._workers:
             await worker.aclose()
 
+    @property
+    def oldest(self) -> IdleWorker:
+        """The worker of the lead."""
+        return self._workers[0]
+
     async def join(self) -> float:
         """Seconds from a newcomer's request until the COMMIT of its place is at all."""
         return await self._come()
@@ -113,9 +134,19 @@ class IdlePeers:
         await goes.aclose()
         return seconds
 
+    async def link(self, act: Callable[[], None]) -> float:
+        """Seconds from the first peer that notices what was done to a link to the COMMIT at all."""
+        before = max(worker.epoch for worker in self._workers)
+        begun = time.perf_counter()
+        act()
+        for worker in self._workers:
+            await worker.until(lambda w=worker: w.epoch > before)  # type: ignore[misc]
+        noticed = min(w.noticed_at for w in self._workers if w.noticed_at > begun)
+        return max(worker.heard_at for worker in self._workers) - noticed
+
     async def _come(self) -> float:
         self._started += 1
-        worker = IdleWorker(f"n{self._started}", self._discovery)
+        worker = IdleWorker(f"n{self._started}", self._discovery, self._relays)
         await worker.start()
         self._workers.append(worker)
         if len(self._workers) == 1:

@@ -152,7 +152,7 @@ class DataLinks:
         for uid in uids:
             end = self._ends.pop(uid, None)
             if end is not None and end.link is not None:
-                end.link.hang_up("no member any more", LINGER_S)
+                end.link.hang_up("not needed any more", LINGER_S)
 
     async def aclose(self) -> None:
         """Close everything, bounded; the owner is told nothing more."""

@@ -12,6 +12,9 @@ from collections.abc import Collection, Iterable, Set
 from lightning_chaos.protocol.reach import partners, unreached
 from lightning_chaos.protocol.values import Pair, Uid, pair_of
 
+MOST_DEAD = 4096
+"""So many dead incarnations are remembered, the latest: more than any view has members."""
+
 
 class Evidence:
     """What one peer knows of the links between the members of its view."""
@@ -64,6 +67,8 @@ class Evidence:
     def declare_dead(self, uid: Uid, reason: str) -> None:
         """It votes no more."""
         self.dead.setdefault(uid, reason)
+        if len(self.dead) > MOST_DEAD:
+            del self.dead[next(iter(self.dead))]
 
     def others_say(self, now: float, reporter: Uid, uids: Collection[Uid]) -> None:
         """Another member's whole list of incarnations to which it has no link."""
@@ -96,15 +101,12 @@ class Evidence:
         return fresh
 
     def keep_only(self, uids: Collection[Uid]) -> None:
-        """Forget what concerns incarnations that are no longer in the view.
-
-        This peer has said nothing under the new view yet.
-        """
+        """Forget what concerns incarnations that are no longer in the view."""
         known = set(uids)
         self._complaints = {u: r for u, r in self._complaints.items() if u in known}
         self._alive_at = {u: at for u, at in self._alive_at.items() if u in known}
         self._silent &= known
-        for reporter in self._says.keys() - (known - {self._me}):
+        for reporter in self._says.keys() - known:
             for uid in self._says.pop(reporter):
                 self._take_back(reporter, uid)
 

@@ -39,6 +39,9 @@ class Routes:
     def hop(self, to: Uid, within: Collection[Uid]) -> Uid | None:
         """To whom to give a message for ``to``; None if no way is known.
 
+        Nobody tells of links to those who are not in the view: the way to them is the one on
+        which their last message came.
+
         Args:
             to: receiver.
             within: members and learners of the view, who pass messages on.

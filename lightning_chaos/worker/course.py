@@ -38,12 +38,15 @@ class Course:
         return self._sharers is not None
 
     @property
+    def views(self) -> list[View]:
+        """Those that the present round and coming ones run under, as far as is known."""
+        ahead = [view for view, _ in self._planned]
+        return ahead if self.in_force is None else [self.in_force, *ahead]
+
+    @property
     def alone(self) -> bool:
         """No view that is known, up to the newest, has another member."""
-        ahead = [view for view, _ in self._planned]
-        return all(
-            view is not None and view.uids == (self._me,) for view in (self.in_force, *ahead)
-        )
+        return self.in_force is not None and all(v.uids == (self._me,) for v in self.views)
 
     # ---- from the peer ---------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
-"""The data links of a worker to all members of its views: met, mended, let go."""
+"""The data links of a worker to those its views link it to: met, mended, let go."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
@@ -25,8 +25,8 @@ class MeshOwner(Protocol):
     """The station; called on the loop."""
 
     @property
-    def in_force(self) -> View | None:
-        """The view that the present round runs under."""
+    def views(self) -> list[View]:
+        """Those that the present round and coming ones run under."""
         ...
 
     @property
@@ -56,7 +56,7 @@ class MeshOwner(Protocol):
 
 
 class Mesh:
-    """One link to each other member and learner.
+    """One link to each other member and learner, but for those that the view says are missing.
 
     A link that breaks between two live members is made anew, and the peer is told that frames
     were lost; one that cannot be is complained of, and the peers find out why.
@@ -116,7 +116,7 @@ class Mesh:
     async def say_word(self, reason: str) -> None:
         """Tell the members that this incarnation votes no more."""
         if self._view is not None:
-            others = [m for m in self._view.members if m != self._me]
+            others = [m for m in self._view.members if self._linked_by(self._view, m.uid)]
             await self._links.say_word(others, reason, self._timeout_s)
 
     # ---- views -----------------------------------------------------------------------------
@@ -127,18 +127,39 @@ class Mesh:
         Learners are met too: they need their links before their seat.
         """
         self._view = view
-        if view.find(self._me.uid) is None:
-            return
+        # What a link lost that this view does without is settled.
+        self._redialling = {uid for uid in self._redialling if self._linked_by(view, uid)}
         for member in (*view.members, *view.learners):
-            if member != self._me and dials(self._me, member) and member.uid not in self._linked:
+            wanted = self._linked_by(view, member.uid) and member.uid not in self._linked
+            if wanted and dials(self._me, member):
                 self._owner.spawn(self._reach(member))
 
     def let_go(self, *views: View) -> None:
         """Close the links to whoever is neither in these views nor in the newest."""
         known = {m.uid for v in (*views, self._view) if v for m in (*v.members, *v.learners)}
-        gone = [uid for uid in self._linked if uid not in known]
+        self._drop(uid for uid in self._linked if uid not in known)
+
+    def let_missing_go(self) -> None:
+        """Close the links that no view says are there: the others work without them, too."""
+        me, views = self._me.uid, self._owner.views
+        missing = {uid for view in views for uid in self._linked if not view.joins(me, uid)}
+        self._drop(uid for uid in missing if not self._needed(uid))
+
+    def _drop(self, uids: Iterable[Uid]) -> None:
+        gone = list(uids)
         self._linked.difference_update(gone)
         self._links.drop(gone)
+
+    def _linked_by(self, view: View | None, uid: Uid) -> bool:
+        """That view has both this node and that one, and a link between them."""
+        me = self._me.uid
+        if view is None or uid == me or not view.joins(me, uid):
+            return False
+        return view.find(me) is not None and view.find(uid) is not None
+
+    def _needed(self, uid: Uid) -> bool:
+        """The present round or a coming one uses the link to that one."""
+        return any(self._linked_by(view, uid) for view in (*self._owner.views, self._view))
 
     # ---- told by the links (LinksOwner) ----------------------------------------------------
 
@@ -155,8 +176,9 @@ class Mesh:
         self._linked.add(uid)
         if uid in self._redialling:
             self._redialling.discard(uid)
-            lost = "the data connection was lost and made anew"
-            self._owner.tell_peer(local.Broken(uid, lost, True))
+            if self._needed(uid):
+                lost = "the data connection was lost and made anew"
+                self._owner.tell_peer(local.Broken(uid, lost, True))
         self._owner.links_changed()
 
     def broken(self, uid: Uid, reason: str) -> None:
@@ -167,11 +189,11 @@ class Mesh:
         if view is None or view.find(self._me.uid) is None or self._owner.out_of_play:
             return
         member = view.find(uid)
-        if member is not None:
+        if member is not None and self._linked_by(view, uid):
             self._redialling.add(uid)
             self._owner.spawn(self._mend(member, reason))
-        elif (now := self._owner.in_force) is not None and now.find(uid) is not None:
-            # It leaves as planned, but not yet: this round still needs it.
+        elif self._needed(uid):
+            # It is to go as planned, but not yet: this round still needs it.
             self._owner.tell_peer(local.Broken(uid, reason, False))
 
     def word(self, uid: Uid, reason: str) -> None:
@@ -181,7 +203,7 @@ class Mesh:
     # ---- tasks -----------------------------------------------------------------------------
 
     def _wanted(self, member: Member) -> bool:
-        return self._view is not None and self._view.find(member.uid) is not None
+        return self._linked_by(self._view, member.uid)
 
     async def _mend(self, member: Member, reason: str) -> None:
         if dials(self._me, member):

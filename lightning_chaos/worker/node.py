@@ -363,7 +363,7 @@ class Node:
         sources = [
             Source(m.uid, m.node, Address(m.host, m.port), rate)
             for m in view.members
-            if m.uid != self.uid
+            if m.uid != self.uid and view.joins(m.uid, self.uid)
         ]
 
         def tell(progress: Progress) -> None:
@@ -375,7 +375,7 @@ class Node:
             sources,
             run=self._config.run,
             uid=self.uid,
-            local_from=view.members[0].uid,
+            local_from=next((source.uid for source in sources), ""),
             dialler=self._dialler,
             tls=self._dial_tls,
             held=held,

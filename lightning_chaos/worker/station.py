@@ -243,6 +243,11 @@ class Station:
         return self._course.in_force if self._course else None
 
     @property
+    def views(self) -> list[View]:
+        """See :class:`MeshOwner`."""
+        return self._course.views if self._course else []
+
+    @property
     def me(self) -> Member:
         """This incarnation."""
         assert self.standing is not None
@@ -336,6 +341,7 @@ class Station:
         turn: Turn = await self.until(lambda: self._look(round_))
         if isinstance(turn, Go) and round_ > self.course.begun:
             assert self._mesh is not None
+            self._mesh.let_missing_go()  # all have done a round without them
             for view, reason in self.course.enter(round_):
                 self._chronicle.in_force(view, reason, round_)
                 self._mesh.let_go(view)
@@ -437,7 +443,9 @@ class Station:
         if self.apart:
             raise JoinError(self.apart)
         assert self._mesh is not None
-        return True if all(uid in self._mesh.linked for uid in self.course.view.uids) else None
+        view, linked = self.course.view, self._mesh.linked
+        due = [uid for uid in view.uids if view.joins(self.me.uid, uid)]
+        return True if all(uid in linked for uid in due) else None
 
     def _seated(self) -> bool | None:
         if self.apart:

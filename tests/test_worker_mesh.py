@@ -1,0 +1,226 @@
+"""Data links of workers to those with whom their views link them, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_chaos.collective.actions import Landing, Verdict
+from lightning_chaos.collective.frames import Frame
+from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.values import Member, Uid, View, pair_of
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.dial import dial_tcp
+from lightning_chaos.transport.door import Kind, open_door, receive_kind
+from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.mesh import Mesh
+
+BOUND_S = 5.0
+
+
+@dataclass
+class Owner:
+    """What a station is to its mesh; its views are told by the test."""
+
+    name: str
+    views: list[View] = field(default_factory=list)
+    out_of_play: bool = False
+    unreachable: bool = False
+    """The others, for this one."""
+    told: list[local.Local] = field(default_factory=list)
+    accepted: list[socket.socket] = field(default_factory=list)
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.door = open_door("127.0.0.1", 0)
+        port = self.door.getsockname()[1]
+        self.me = Member(self.name, ord(self.name), "127.0.0.1", port)
+        self.mesh = Mesh(
+            self.me,
+            "run",
+            0.5,
+            self,
+            dialler=self.dial,
+            pacer_for=lambda _: Pacer(None, time.monotonic),
+            dial_tls=None,
+            accept_tls=None,
+        )
+        self.spawn(self.serve())
+
+    async def dial(self, address: Address, timeout_s: float) -> socket.socket:
+        if self.unreachable:
+            raise OSError("no way there")
+        return await dial_tcp(address, timeout_s)
+
+    async def serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(self.door)
+            sock.setblocking(False)
+            assert await receive_kind(sock) is Kind.DATA
+            self.accepted.append(sock)
+            self.mesh.adopt(sock)
+
+    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
+        raise AssertionError(f"{sender} sent {frame}")
+
+    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
+        raise AssertionError(f"{sender} sent {frame}")
+
+    def tell_peer(self, message: local.Local) -> None:
+        self.told.append(message)
+        self.changed.set()
+
+    def links_changed(self) -> None:
+        self.changed.set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+
+    def install(self, *views: View) -> None:
+        """These run from now on, the newest last."""
+        self.views = list(views)
+        self.mesh.meet(views[-1])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(BOUND_S):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def complaint(self) -> tuple[Uid, bool]:
+        """Whose link the peer is told of, and whether it is mended."""
+        await self.until(lambda: self.told)
+        (told,) = self.told
+        self.told.clear()
+        assert isinstance(told, local.Broken)
+        return told.uid, told.mended
+
+    async def until_linked(self, *others: Owner) -> None:
+        uids = {other.me.uid for other in others}
+        await self.until(lambda: self.mesh.linked == uids)
+
+
+@contextlib.asynccontextmanager
+async def owners(names: str) -> AsyncIterator[list[Owner]]:
+    found = [Owner(name) for name in names]
+    try:
+        yield found
+    finally:
+        for owner in found:
+            owner.out_of_play = True
+            for task in owner.tasks:
+                task.cancel()
+            await asyncio.gather(*owner.tasks, return_exceptions=True)
+            await owner.mesh.aclose()
+            owner.door.close()
+
+
+def view_of(epoch: int, members: list[Owner], *missing: tuple[Owner, Owner]) -> View:
+    pairs = tuple(sorted(pair_of(a.me.uid, b.me.uid) for a, b in missing))
+    uids = [owner.me.uid for owner in members]
+    everybody = tuple(owner.me for owner in members)
+    return View("run", 0, epoch, everybody, (), 0, mesh_plan(uids, pairs), pairs)
+
+
+def three(epoch: int, oldest: Owner, a: Owner, b: Owner, *, linked: bool = True) -> View:
+    """Of these, with or without the link between the younger two; of whom b dials."""
+    return view_of(epoch, [oldest, a, b], *([] if linked else [(a, b)]))
+
+
+def in_loop(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(2 * BOUND_S):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+def test_members_without_a_link_do_not_dial_each_other_until_a_view_has_it_back() -> None:
+    async def scenario() -> None:
+        async with owners("abc") as (a, b, c):
+            for owner in (a, b, c):
+                owner.install(view_of(1, [a, b, c], (a, c)))
+            await b.until_linked(a, c)
+            await a.until_linked(b)
+            await c.until_linked(b)
+            for owner in (a, b, c):
+                owner.install(owner.views[0], view_of(2, [a, b, c]))
+            await a.until_linked(b, c)
+            await c.until_linked(a, b)
+            assert a.told == b.told == c.told == []
+
+    in_loop(scenario)
+
+
+def test_a_link_that_is_missing_is_closed_when_no_view_uses_it_and_nobody_complains() -> None:
+    async def scenario() -> None:
+        async with owners("abc") as (a, b, c):
+            whole, without = view_of(1, [a, b, c]), view_of(2, [a, b, c], (a, c))
+            for owner in (a, b, c):
+                owner.install(whole)
+            await a.until_linked(b, c)
+            await c.until_linked(a, b)
+            for owner in (a, b, c):
+                owner.install(whole, without)
+                owner.mesh.let_missing_go()
+            assert c.me.uid in a.mesh.linked  # this round still uses it
+            for owner in (a, c):
+                owner.views = [without]
+            a.mesh.let_missing_go()
+            await a.until_linked(b)
+            await c.until_linked(b)
+            assert a.told == c.told == []
+
+    in_loop(scenario)
+
+
+def test_a_link_that_breaks_is_mended_unless_it_is_to_go_and_complained_of_while_needed() -> None:
+    async def scenario() -> None:
+        async with owners("Aab") as (oldest, a, b):
+            whole, without = three(1, oldest, a, b), three(2, oldest, a, b, linked=False)
+            for owner in (oldest, a, b):
+                owner.install(whole)
+            await a.until_linked(oldest, b)
+            await b.until_linked(oldest, a)
+            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            for one, other in ((a, b), (b, a)):
+                assert await one.complaint() == (other.me.uid, True)
+                one.install(whole, without)
+            b.install(without)
+            await a.until_linked(oldest, b)
+            a.accepted[1].shutdown(socket.SHUT_RDWR)
+            assert await a.complaint() == (b.me.uid, False)
+            await b.until_linked(oldest)
+            assert b.told == []
+
+    in_loop(scenario)
+
+
+def test_a_link_that_comes_back_with_a_view_has_lost_no_frames() -> None:
+    async def scenario() -> None:
+        async with owners("Aab") as (oldest, a, b):
+            for owner in (oldest, a, b):
+                owner.install(three(1, oldest, a, b))
+            await a.until_linked(oldest, b)
+            await b.until_linked(oldest, a)
+            b.unreachable = True
+            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            for one, other in ((a, b), (b, a)):
+                assert await one.complaint() == (other.me.uid, False)
+                one.install(three(2, oldest, a, b, linked=False))
+            b.unreachable = False
+            for owner in (a, b):
+                owner.install(three(3, oldest, a, b))
+            await a.until_linked(oldest, b)
+            await b.until_linked(oldest, a)
+            assert a.told == b.told == []
+
+    in_loop(scenario)
