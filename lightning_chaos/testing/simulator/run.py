@@ -6,6 +6,7 @@ from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.faults import set_up
 from lightning_chaos.testing.simulator.node import Node
 from lightning_chaos.testing.simulator.outcome import Outcome, RunLost, Stuck, Violation
+from lightning_chaos.testing.simulator.together import begin_together
 from lightning_chaos.testing.simulator.training import Doing
 from lightning_chaos.testing.simulator.world import World
 
@@ -72,7 +73,7 @@ def _play(world: World) -> None:
 def begin(world: World) -> None:
     """Its nodes are one cluster, or start now, one after the other; the faults are not set up."""
     if world.case.founders:
-        world.begin_together(world.names[: world.case.founders])
+        begin_together(world, world.names[: world.case.founders])
         return
     for i, name in enumerate(world.names):
         delay = i * world.clock.rng.uniform(0.0, 0.5)

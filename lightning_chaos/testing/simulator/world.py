@@ -6,14 +6,13 @@ Everything random comes from one generator, so a case repeats exactly.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 
-from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import events, local
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.standing import Role
-from lightning_chaos.protocol.values import Member, View, pair_of
+from lightning_chaos.protocol.values import Member, View
 from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.clock import Clock
 from lightning_chaos.testing.simulator.control import Control
@@ -22,7 +21,6 @@ from lightning_chaos.testing.simulator.node import Node, Nodes
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.paths import Paths
 from lightning_chaos.testing.simulator.pull import pull
-from lightning_chaos.testing.simulator.seat import seat
 from lightning_chaos.testing.simulator.troubles import Troubles
 from lightning_chaos.testing.simulator.wires import Wires
 from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
@@ -65,37 +63,11 @@ class World:
     def start(self, name: str) -> None:
         """A new incarnation of that node, unless one lives."""
         if self.live(name) is None:
-            node = self._new(name)
+            node = self.new(name)
             self.clock.tell(node.uid, "starts")
 
-    def begin_together(self, names: Sequence[str]) -> None:
-        """These are members of one view from the begin, all linked to all that they can reach."""
-        nodes = [self._new(name) for name in names]
-        members = tuple(node.me for node in nodes)
-        apart = [pair_of(a.uid, b.uid) for a, b in self._apart(nodes)]
-        plan = mesh_plan([m.uid for m in members], apart)
-        view = View("r", 0, 1, members, (), 0, plan, tuple(sorted(apart)))
-        self.invariants.begun_together(nodes[0], view)
-        for node in nodes:
-            node.wanted = {m.uid: 0.0 for m in members if m is not node.me}
-        for i, node in enumerate(nodes):
-            for other in nodes[:i]:
-                if self.paths.joined(node.name, other.name):
-                    self.control.join(node, other, 0.0, 0.0)
-                    node.up.add(other.uid)
-                    other.up.add(node.uid)
-        for node in nodes:
-            linked = [other.me for other in nodes if other.uid in node.up]
-            seat(node.peer, view, linked, node.time(self.clock.now))
-            self._to_worker(node, local.Standing(node.me, False, view, -1))
-
-    def _apart(self, nodes: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
-        known = {node.name: node for node in nodes}
-        for a, b in self.case.unlinked:
-            if a in known and b in known:
-                yield known[a], known[b]
-
-    def _new(self, name: str) -> Node:
+    def new(self, name: str) -> Node:
+        """An incarnation of that node, which begins to tick."""
         serial = next(self._serial)
         machine = "m" if self.same_machine else f"m{name}"
         me = Member(name, serial, "127.0.0.1", serial, machine, serial)
