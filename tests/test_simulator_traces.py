@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from lightning_chaos.testing.simulator import Case, Fault, draw, simulate
-from lightning_chaos.testing.simulator.faults import strike
+from lightning_chaos.testing.simulator.faults import set_up, strike
 from lightning_chaos.testing.simulator.node import Node
 from lightning_chaos.testing.simulator.outcome import RunLost
 from lightning_chaos.testing.simulator.run import begin, settle
@@ -256,6 +256,26 @@ def test_a_frame_of_an_epoch_not_yet_installed_waits_for_the_commit(seed: int) -
         if any("says SawEpoch" in line for line in o.story)
     )
     assert not outcome.problem, str(outcome)
+
+
+@pytest.mark.parametrize("seed", range(125, 131))
+def test_a_worker_frozen_for_another_s_change_goes_on_when_the_lead_wakes(seed: int) -> None:
+    """The second tries while the lead sleeps; the lead's change holds all the same.
+
+    Whoever had agreed to the second's is still frozen for it when all is decided, and asks.
+    """
+    faults = (
+        Fault(0.6, "pause_peer", "a", "c", seconds=1.5, after="Prepare"),
+        Fault(0.84, "kill", "c", "a"),
+    )
+    world = World(Case(seed, "abcd", faults, same_machine=True, founders=4))
+    begin(world)
+    for fault in faults:
+        set_up(world, fault)
+    world.until(lambda: len(world.invariants.newest().uids) == 3, "three go on")
+    woke = world.clock.now
+    settle(world)
+    assert world.clock.now - woke < 2.0
 
 
 def test_a_case_always_has_the_same_outcome() -> None:

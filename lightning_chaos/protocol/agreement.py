@@ -114,7 +114,8 @@ class Agreement:
         standing.acceptor.installed(view.epoch)
         self.lead.installed(standing.now, view, old)
         self._requests.installed(view, old, recovered=recovered)
-        if stays_frozen:
+        if stays_frozen or standing.acceptor.frozen:
+            # For a change that came to nothing, or a later one that most likely will.
             self._requests.flush("a worker was frozen for a change that came to nothing")
         standing.said_unreachable = None
         within = (*view.everybody, *self._requests.leavers)
