@@ -33,3 +33,9 @@ def test_one_seed_is_played_with_its_story() -> None:
     assert told[0].startswith("  0.000 a/1")
     assert told[-2].startswith("Case(17, 'abcde', ")
     assert told[-1] == "all promises kept"
+
+
+def test_seeds_are_shared_out_and_what_was_played_is_told() -> None:
+    said, kept = play("short", 0, 5)
+    assert kept
+    assert sum(int(line.split()[0]) for line in said.splitlines()) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -27,21 +28,17 @@ def play(kind: str, first: int, runs: int, bound_s: float | None = None) -> tupl
     cores = min(os.cpu_count() or 1, runs)
     command = [sys.executable, "-m", "lightning_chaos.testing.simulator", "--draw", kind]
     end = None if bound_s is None else time.monotonic() + bound_s
-    processes = [
-        subprocess.Popen(
-            [*command, f"{first + core}:{first + runs}:{cores}"], stdout=subprocess.PIPE, text=True
-        )
-        for core in range(cores)
-    ]
     told = ""
-    try:
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for core in range(cores):
+            seeds = f"{first + core}:{first + runs}:{cores}"
+            process = subprocess.Popen([*command, seeds], stdout=subprocess.PIPE, text=True)
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
         for process in processes:
             said, _ = process.communicate(timeout=end and end - time.monotonic())
             if process.returncode != 0:
                 return said or f"a process ended with {process.returncode}\n", False
             told += said
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
     return told, True
