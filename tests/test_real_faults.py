@@ -22,7 +22,6 @@ from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.testing.lab.storm import WEIGHTS, storm
 from lightning_chaos.testing.launch import ForkServer
 
-
 NODES = ("n1", "n2", "n3", "n4", "n5")
 LAN = Shape(rate_mbit=200, delay_ms=2)
 EVERY_S = 1.8
