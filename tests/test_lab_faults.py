@@ -176,6 +176,16 @@ def test_faults_close_together_meet_the_same_view() -> None:
     assert judge(*stops, at(seconds=9).stop("b"), nodes=nodes).survives
 
 
+def test_a_node_killed_whole_is_known_to_be_dead_on_the_same_host_only() -> None:
+    both = Schedule.of(at(seconds=0).kill("a"), at(seconds=1).kill("b"))
+    assert survivable(both, ABC).members == ("c",)
+    apart = survivable(both, ABC, one_host=False)
+    assert not apart.survives
+    assert apart.reason.startswith("after at={'seconds': 1} do=kill node=b")
+    told = Schedule.of(at(seconds=0).kill("a", Part.WORKER), at(seconds=1).leave("b"))
+    assert survivable(told, ABC, one_host=False).members == ("c",)
+
+
 def test_who_joins_counts_and_who_leaves_does_not() -> None:
     verdict = judge(at(seconds=0).leave("a"), at(seconds=10).join("d"), at(seconds=20).stop("b"))
     assert verdict == Verdict(True, "", ("c", "d"))

@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster_fixtures import SCRIPTS, Cluster, code_of
-from lab_sockets import relays
 
 from lightning_chaos import cli
 from lightning_chaos.testing.lab.conditions import Shape
@@ -22,8 +21,6 @@ from lightning_chaos.testing.lab.faults import Fault, Heal, Schedule, Throttle, 
 from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.testing.lab.storm import WEIGHTS, storm
 from lightning_chaos.testing.launch import ForkServer
-
-__all__ = ["relays"]
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 LAN = Shape(rate_mbit=200, delay_ms=2)

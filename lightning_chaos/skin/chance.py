@@ -1,9 +1,9 @@
 """What is random in training: a function of the run's seed and of the samples.
 
 Dropout masks, augmentation and the like of a micro-batch are drawn from generators that begin
-anew with it.  Members draw differently, because no two have the same samples; a replay draws the
-same, whoever had them and whatever happened before.  In a validation, where all have the same samples,
-all draw the same.
+anew with it.  Members draw differently, because no two have the same samples; a replay draws
+the same, whoever had them and whatever happened before.  In a validation, where all have the
+same samples, all draw the same.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import OpId, Uid
+from lightning_chaos.protocol.values import OpId, Uid, View
 from lightning_chaos.testing.simulator.invariants import Invariants
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.training import Entry
@@ -47,12 +47,19 @@ class Lineages(Invariants):
         """Who has dropped out; the dead have not."""
 
     def _of(self, node: Node) -> _Lineage:
-        return self._lineages.setdefault(_name_of(node), _Lineage(self._world, _name_of(node)))
+        return self._named(_name_of(node))
+
+    def _named(self, name: str) -> _Lineage:
+        return self._lineages.setdefault(name, _Lineage(self._world, name))
+
+    def begun_together(self, founder: Node, view: View) -> None:
+        """See the base class."""
+        super().begun_together(founder, view)
+        self._named(view.lineage.name).begun_together(founder, view)
 
     def founded(self, node: Node) -> None:
         """See the base class."""
         super().founded(node)
-        self._of(node).founded(node)
 
     def installed(self, node: Node, said: local.Install) -> None:
         """See the base class."""
@@ -81,8 +88,9 @@ class Lineages(Invariants):
             self._of(node).after_step(node)
 
     def has_quorum(self) -> bool:
-        """Nobody has to wait for one."""
-        return True
+        """Nobody has to wait for one, if paths lead from each to each."""
+        alive = [n for n in self._world.nodes if n.alive]
+        return self.joined(alive) and self.joined(self.members())
 
     def begun(self, worker: Worker, round_: int) -> None:
         """See the base class."""
