@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster_fixtures import Cluster, MakeCluster
-from lab_sockets import relays
 
 from lightning_chaos.demo.checks import check_digests, check_once, digests, stable_rounds
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.testing.lab.conditions import Cut, Shape
 from lightning_chaos.testing.lab.relays import Relays
-
-__all__ = ["relays"]
 
 
 def up(run: Cluster, relays: Relays, *nodes: str) -> None:

@@ -35,6 +35,8 @@ class Arrival:
         self._problem_at: float | None = None
         self._asked_at = float("-inf")
         self._alone_since: float | None = None
+        self._yields: tuple[str, float] | None = None
+        """For which lineage it will drop out, and since when, once somebody there is heard."""
 
     def met(self, uid: Uid) -> None:
         """A link came up."""
@@ -148,14 +150,20 @@ class Arrival:
                 standing.ask_members(ViewNews(view))
 
     def check_islands(self) -> None:
-        """Give this lineage up for one that is better beyond doubt."""
+        """Give this lineage up for one that is better beyond doubt, and still there."""
         standing, mine = self._standing, self._standing.view
         if standing.role is not Role.MEMBER or mine is None or not standing.islands.known:
             return
         agreed = [p.view for p in standing.acceptor.acked]
         paused = standing.samples if not standing.alone and standing.lacks_quorum else None
         view = standing.islands.better(mine, agreed, standing.linked, paused)
-        if view is not None:
+        if view is None:
+            self._yields = None
+            return
+        if self._yields is None or self._yields[0] != view.lineage.name:
+            self._yields = view.lineage.name, standing.now
+        sure = self._yields[1] + standing.timeout_s / 4
+        if any(standing.evidence.heard_at(uid) >= sure for uid in view.uids):
             samples = max(view.worth[1], 0)
             standing.drop_out(f"{view.lineage.story} stays, it has {samples} samples", view)
 

@@ -90,7 +90,7 @@ class Evidence:
         """Find who has just fallen silent; one's own long pause is held against nobody."""
         if self._ticked_at is not None and now - self._ticked_at > self._timeout_s / 2:
             pause = now - self._ticked_at
-            self._heard_at = {uid: at + pause for uid, at in self._heard_at.items()}
+            self._heard_at = {uid: min(at + pause, now) for uid, at in self._heard_at.items()}
         self._ticked_at = now
         fresh = []
         for uid in watched:
@@ -115,6 +115,10 @@ class Evidence:
     def silent(self, uid: Uid) -> bool:
         """Its link carries nothing, though nothing has broken it."""
         return uid in self._silent
+
+    def heard_at(self, uid: Uid) -> float:
+        """When it was heard last on a link that is up, minus infinity if there is none."""
+        return self._heard_at.get(uid, float("-inf"))
 
     def no_link(self, uids: Set[Uid]) -> tuple[Uid, ...]:
         """Those of them to which this peer has no link that works, in order."""
