@@ -1,4 +1,8 @@
-"""Networks break in two and heal: who goes on, who waits and says why, and what is left at last."""
+"""Networks break in two and heal: who goes on, who waits and says why, and what is left at last.
+
+It takes half a minute: each test starts four or five nodes, waits for silence to be noticed, and
+for those who come back to join one after the other.
+"""
 
 from __future__ import annotations
 
