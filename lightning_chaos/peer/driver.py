@@ -19,7 +19,7 @@ from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
 from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key, process_gone, process_stopped
-from lightning_chaos.peer.search import AddressSearch, DirectorySearch, Search
+from lightning_chaos.peer.search import AddressSearch, DirectorySearch, NotYet, Search
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import (
     Action,
@@ -91,6 +91,7 @@ class Driver:
             port=door.getsockname()[1],
             machine=machine_key(),
             pid=os.getpid(),
+            past=config.past,
         )
         self._membership = Membership(
             self.me,
@@ -100,6 +101,7 @@ class Driver:
             worker_timeout_s=config.worker_timeout_s,
             linger_s=config.linger_s,
             base_epoch=config.base_epoch,
+            generation=config.generation,
         )
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -111,6 +113,7 @@ class Driver:
         self._viewless: set[Uid] = set()
         self._directory: DiscoveryDir | None = None
         self._may_be_found = True
+        self._waiting = ""
         self._stopped_since: float | None = None
 
     def story(self) -> str:
@@ -290,32 +293,43 @@ class Driver:
         except AddressError as error:
             self._feed(Searched(exclusive=False, problem=str(error)))
             return
-        search: Search = DirectorySearch(self._links, self.me, directory)
+        search: Search = DirectorySearch(
+            self._links, self.me, directory, candidates=self._config.candidates
+        )
         if self._config.peers:
             search = AddressSearch(self._links, self.me, self._config.peers)
             self._doorkeeper.greet()
         patience_ends = self._clock() + self._config.worker_timeout_s
         while self._membership.searching and not self._ending:
             async with search.attempt() as found:
-                result: Searched | None = found
-                if not self._config.may_found and not self._links.up and not found.problem:
-                    result = self._no_run_yet(patience_ends)
-                if result is None:
-                    await asyncio.sleep(_SEARCH_AGAIN_S / 10)
-                    continue
-                if not result.problem and self._may_be_found:
-                    directory.add(self.me)
-                await self._hear_out()
-                self._feed(result)
-                # Not earlier: a caller without a view would look like somebody to wait for, when
-                # this node finds nobody in the directory and must found the run at once.
-                self._doorkeeper.greet()
-                await self._wait_for_answer(result.exclusive)
+                result = self._judge(found, patience_ends)
+                if not isinstance(result, NotYet):
+                    if not result.problem and self._may_be_found:
+                        directory.add(self.me)
+                    await self._hear_out()
+                    self._feed(result)
+                    # Not earlier: a caller without a view would look like somebody to wait for,
+                    # when this node finds nobody in the directory and must found the run at once.
+                    self._doorkeeper.greet()
+                    await self._wait_for_answer(result.exclusive)
+                elif self._config.may_found and self._may_be_found:
+                    directory.add(self.me, candidate=True)
+            if isinstance(result, NotYet):
+                self._say_waiting(result.reason)
+                await asyncio.sleep(_SEARCH_AGAIN_S / 10)
 
-    def _no_run_yet(self, patience_ends: float) -> Searched | None:
+    def _say_waiting(self, reason: str) -> None:
+        if reason != self._waiting:
+            self._waiting = reason
+            _logger.info("waiting: %s", reason)
+
+    def _judge(self, found: Searched | NotYet, patience_ends: float) -> Searched | NotYet:
         """A node that may not found the run waits for it, but not for ever."""
+        waits = not self._config.may_found and not self._links.up
+        if not waits or (isinstance(found, Searched) and found.problem):
+            return found
         if self._clock() < patience_ends:
-            return None
+            return NotYet(f"there is no run {self._config.run} to join yet")
         waited = f"{self._config.worker_timeout_s:g} s"
         return Searched(
             exclusive=False,

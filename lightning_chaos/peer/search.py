@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from lightning_chaos.errors import AddressError, ChaosError
@@ -39,10 +40,17 @@ class Meeting(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Nobody has founded the run, and it is not up to this node now: look again soon."""
+
+    reason: str
+
+
 class Search(Protocol):
     """One way to look for the run; may be tried again."""
 
-    def attempt(self) -> contextlib.AbstractAsyncContextManager[Searched]:
+    def attempt(self) -> contextlib.AbstractAsyncContextManager[Searched | NotYet]:
         """Look once; the result holds until the block ends."""
         ...
 
@@ -142,7 +150,7 @@ class AddressSearch:
         self._calls = _Calls(links)
 
     @contextlib.asynccontextmanager
-    async def attempt(self) -> AsyncIterator[Searched]:
+    async def attempt(self) -> AsyncIterator[Searched | NotYet]:
         """See :class:`Search`."""
         yield await self._search()
 
@@ -175,10 +183,15 @@ class AddressSearch:
 class DirectorySearch:
     """Asks every live node in the discovery directory, under its lock.
 
+    If several are to meet before the run is founded, each shows itself there as a candidate; when
+    there are enough, the one with the newest checkpoint founds.  What their files say holds while
+    the lock does, so no two found.
+
     Args:
         links: to dial with.
         me: this incarnation.
         directory: where this machine's nodes of the run are found.
+        candidates: how many must meet before one of them founds, this one included.
         patience_s: how long a live node may leave a call unanswered, seconds.
     """
 
@@ -188,15 +201,17 @@ class DirectorySearch:
         me: Member,
         directory: DiscoveryDir,
         *,
+        candidates: int = 1,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._links = links
         self._me = me
         self._directory = directory
+        self._candidates = candidates
         self._patience_s = patience_s
 
     @contextlib.asynccontextmanager
-    async def attempt(self) -> AsyncIterator[Searched]:
+    async def attempt(self) -> AsyncIterator[Searched | NotYet]:
         """See :class:`Search`; the directory's lock is held until the block ends."""
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -206,15 +221,17 @@ class DirectorySearch:
                 return
             yield await self._search()
 
-    async def _search(self) -> Searched:
+    async def _search(self) -> Searched | NotYet:
+        if not self._directory.inside():
+            return self._found_or_wait()
         calls = _Calls(self._links)
-        addresses = {entry.address for entry in self._directory.entries()}
+        addresses = set(self._directory.live())
         await calls.make(addresses, self._patience_s, lambda a: a in self._directory.live())
         if calls.answered:
             return Searched(exclusive=True)
-        silent = [e for e in self._directory.entries() if not self._forget_stale(e, calls)]
+        silent = [e for e in self._directory.inside() if not self._forget_stale(e, calls)]
         if not silent:
-            return Searched(exclusive=True)
+            return self._found_or_wait()
         nodes = "; ".join(
             f"node {e.node} (process {e.pid}): {calls.why(e.address)}" for e in silent
         )
@@ -223,6 +240,17 @@ class DirectorySearch:
             problem=f"this run has live nodes that do not take this one in: {nodes}. End them or "
             "choose another run (run=, CHAOS_RUN)",
         )
+
+    def _found_or_wait(self) -> Searched | NotYet:
+        """Nobody has founded the run: it is this node's turn if nobody else is to do it."""
+        others = [e for e in self._directory.candidates() if e.uid != self._me.uid]
+        if 1 + len(others) < self._candidates:
+            return NotYet(f"{1 + len(others)} of {self._candidates} nodes are here to begin with")
+        mine = self._me.past.place(self._me.uid)
+        first = min(others, key=lambda e: e.past.place(e.uid), default=None)
+        if self._candidates > 1 and first is not None and first.past.place(first.uid) < mine:
+            return NotYet(f"node {first.node} is to found the run")
+        return Searched(exclusive=True, others=tuple(e.past for e in others))
 
     def _forget_stale(self, entry: Entry, calls: _Calls) -> bool:
         """Remove the file of a node whose process cannot be checked but whose door is gone."""

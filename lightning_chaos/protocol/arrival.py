@@ -13,7 +13,7 @@ from lightning_chaos.protocol.messages import (
     Withdraw,
 )
 from lightning_chaos.protocol.standing import Role, Standing
-from lightning_chaos.protocol.values import Uid, View
+from lightning_chaos.protocol.values import Member, Past, Uid, View
 
 PATIENCE = 10
 """How long somebody who must answer may not, in timeouts."""
@@ -26,20 +26,24 @@ class Arrival:
         standing: shared with the other parts of this peer.
         min_members: acceptances that a founder needs when candidates meet.
         base_epoch: last epoch this node knew.
+        generation: of a view that it founds.
     """
 
-    def __init__(self, standing: Standing, min_members: int, base_epoch: int) -> None:
+    def __init__(
+        self, standing: Standing, min_members: int, base_epoch: int, generation: int
+    ) -> None:
         self._standing = standing
-        self._founding = Founding(standing.me.uid, min_members)
+        self._founding = Founding(standing.me, min_members)
         self._base_epoch = base_epoch
+        self._generation = generation
         self._problem_at: float | None = None
         self._asked_at = float("-inf")
         self._alone_since: float | None = None
 
-    def met(self, uid: Uid) -> None:
+    def met(self, member: Member) -> None:
         """A link came up."""
         if self._standing.role is Role.SEARCHING:
-            self._standing.out += self._founding.met(uid)
+            self._standing.out += self._founding.met(member)
 
     def lost(self, uid: Uid) -> None:
         """A link went down."""
@@ -51,7 +55,7 @@ class Arrival:
         if self._standing.role is Role.SEARCHING:
             self._standing.out += self._founding.heard(sender, message)
 
-    def searched(self, exclusive: bool, problem: str) -> None:
+    def searched(self, exclusive: bool, problem: str, others: tuple[Past, ...]) -> None:
         """Discovery has tried every address it knows."""
         standing = self._standing
         if standing.role is not Role.SEARCHING:
@@ -59,7 +63,7 @@ class Arrival:
         if problem:
             self._give_up(problem)
         elif exclusive and not standing.linked:
-            self._found()
+            self._found(others)
         elif exclusive:
             # Whoever is linked is of the run and will tell its view; if not, that is a problem.
             self._problem_at = standing.now + PATIENCE * standing.timeout_s
@@ -133,11 +137,13 @@ class Arrival:
             if view.find(uid) is None:
                 self._standing.send(uid, ViewNews(view))
 
-    def _found(self) -> None:
+    def _found(self, others: tuple[Past, ...] = ()) -> None:
         standing = self._standing
+        linked = (member.past for member in standing.linked.values())
+        told = max(past.told for past in (standing.me.past, *others, *linked))
         view = View(
             standing.run,
-            0,
+            self._generation,
             self._base_epoch + 1,
             (standing.me,),
             (),
@@ -146,7 +152,7 @@ class Arrival:
         )
         standing.view, standing.role = view, Role.MEMBER
         standing.log("founded the run")
-        standing.tell(local.Standing(standing.me, False, view, -1))
+        standing.tell(local.Standing(standing.me, False, view, -1, told))
         standing.send_all(ViewNews(view))
 
     def _give_up(self, reason: str) -> None:

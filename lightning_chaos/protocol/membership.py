@@ -78,6 +78,7 @@ class Membership:
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         linger_s: how long a finished run is told to latecomers, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
+        generation: of a view that it founds.
     """
 
     def __init__(
@@ -90,10 +91,11 @@ class Membership:
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
         base_epoch: int = 0,
+        generation: int = 0,
     ) -> None:
         self.me = me
         self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._on_message)
-        self._arrival = Arrival(self._standing, min_members, base_epoch)
+        self._arrival = Arrival(self._standing, min_members, base_epoch, generation)
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
         self._service = Service(
@@ -151,8 +153,8 @@ class Membership:
                 if sender in standing.linked:
                     self._evidence.heard(now, sender)
                     self._on_message(sender, message)
-            case Searched(exclusive=exclusive, problem=problem):
-                self._arrival.searched(exclusive, problem)
+            case Searched(exclusive=exclusive, problem=problem, others=others):
+                self._arrival.searched(exclusive, problem, others)
             case FromWorker(message=said):
                 self._service.hear(said)
             case WorkerGone(reason=reason):
@@ -174,7 +176,7 @@ class Membership:
         for uid, reason in self._evidence.dead.items():
             if standing.view is not None and standing.view.find(uid) is not None:
                 standing.send(member.uid, LastWord(uid, reason))
-        self._arrival.met(member.uid)
+        self._arrival.met(member)
 
     def _on_unlinked(self, uid: Uid, reason: str) -> None:
         self._standing.linked.pop(uid, None)

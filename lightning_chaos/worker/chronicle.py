@@ -48,6 +48,7 @@ class Chronicle:
         """A view comes into force at a worker that has begun that round last."""
         self._run_log.write(
             "view",
+            generation=view.generation,
             epoch=view.epoch,
             members=[m.node for m in view.members],
             uids=list(view.uids),

@@ -3,6 +3,7 @@
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digest of the model at the end of
 an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it is killed.
+With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is there.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from lightning_chaos.monitor.runlog import RunLog
 # Long enough for a test to kill this node, and late enough for all to be members.
 PAUSE_S = 30.0
 PAUSE_EPOCH = 1
+SAVE_EVERY = 5
 NODE = os.environ.get("CHAOS_NODE", f"pid{os.getpid()}")
 
 
@@ -79,7 +81,7 @@ class Witness(Callback):
         self.trainer = trainer
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.story.write("fits", pid=os.getpid())
+        self.story.write("fits", pid=os.getpid(), digest=digest_of(pl_module))
 
     def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
         self.at("validating")
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--checkpoints", default="")
+    parser.add_argument("--disks", default="")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
@@ -135,6 +138,10 @@ def main() -> None:
     callbacks: list[Callback] = [witness]
     if args.checkpoints:
         callbacks.append(ModelCheckpoint(args.checkpoints, "{step}", save_top_k=-1))
+    disk = os.environ.get("DISK", "")
+    if disk:
+        folder = Path(args.disks) / disk
+        callbacks.append(ModelCheckpoint(folder, save_last=True, every_n_train_steps=SAVE_EVERY))
     trainer = pl.Trainer(
         strategy="chaos",
         accelerator="cpu",
@@ -146,12 +153,13 @@ def main() -> None:
         logger=False,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if args.validate else 0.0,
-        enable_checkpointing=bool(args.checkpoints),
+        enable_checkpointing=bool(args.checkpoints or disk),
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     validation = DataLoader(TensorDataset(*data[:32]), batch_size=16)
-    trainer.fit(Net(args), DataLoader(data, batch_size=8, shuffle=True), validation)
+    loader = DataLoader(data, batch_size=8, shuffle=True)
+    trainer.fit(Net(args), loader, validation, ckpt_path="last" if disk else None)
     log.write("done", step=trainer.global_step)
     log.close()
     print(f"{NODE} is done after {trainer.global_step} rounds")
