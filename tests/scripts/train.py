@@ -1,9 +1,11 @@
 """What the nodes of the fault and life tests train: small, quick, and telling what it does.
 
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
-``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digest of the model at the end of
-an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it is killed.
-With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is there.
+``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
+the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it is
+killed.
+With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
+there.
 """
 
 from __future__ import annotations
@@ -37,6 +39,12 @@ def digest_of(module: nn.Module | dict[str, torch.Tensor]) -> str:
     """Digest of all parameters and buffers."""
     state = module if isinstance(module, dict) else module.state_dict()
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+
+
+def moments(optimizer: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """What an optimizer's state remembers of every parameter."""
+    states = optimizer["state"].items()
+    return {f"{name} of {index}": t for index, state in states for name, t in state.items()}
 
 
 class Net(pl.LightningModule):
@@ -91,7 +99,12 @@ class Witness(Callback):
             self.at("last round")
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.story.write("state", step=trainer.global_step, digest=digest_of(pl_module))
+        self.story.write(
+            "state",
+            step=trainer.global_step,
+            digest=digest_of(pl_module),
+            moments=digest_of(moments(trainer.optimizers[0].state_dict())),
+        )
 
     def at(self, place: str, **fields: Any) -> None:
         """Tell, and stand still if this is the place and the node where to."""
