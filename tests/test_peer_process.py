@@ -143,7 +143,7 @@ def test_of_nodes_that_meet_as_candidates_the_newest_checkpoint_founds() -> None
             assert [name for name, s in standing.items() if not s.newcomer] == ["newest"]
             assert standing["newest"].view.generation == 1
             assert standing["newest"].told == (0, 70)
-            assert directory.candidates() == []
+            await until(lambda: not directory.candidates())
 
     asyncio.run(scene())
 

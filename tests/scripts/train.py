@@ -2,8 +2,8 @@
 
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
-the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it is
-killed.
+the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
+is killed.
 With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
 there.
 """
