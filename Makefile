@@ -31,15 +31,19 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap: tables, also in benchmarks/results
+bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap; plans: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
+	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
+	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
 	$(BIN)/python benchmarks/allreduce.py --smoke
 	$(BIN)/python benchmarks/overlap.py --smoke
+	$(BIN)/python benchmarks/planning.py --smoke
+	$(BIN)/python benchmarks/planning_reduce.py --smoke
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py
@@ -63,5 +67,5 @@ $(WHEEL_VENV)/.installed: pyproject.toml constraints.txt | build
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet -c constraints.txt \
-	  "$$(echo dist/*.whl)[demo]" pytest pytest-timeout hypothesis
+	  "$$(echo dist/*.whl)[demo,exact,plot]" pytest pytest-timeout hypothesis
 	@touch $@

@@ -53,12 +53,13 @@ def machine() -> str:
     )
 
 
-def milliseconds(samples: Sequence[float]) -> str:
+def milliseconds(samples: Sequence[float], digits: int = 1) -> str:
     """Median and the range of the middle eight tenths, from seconds."""
     ordered = sorted(samples)
     at = len(ordered) - 1
-    low, high = ordered[round(0.1 * at)], ordered[round(0.9 * at)]
-    return f"{statistics.median(ordered) * 1e3:.1f} ({low * 1e3:.1f} to {high * 1e3:.1f})"
+    figures = statistics.median(ordered), ordered[round(0.1 * at)], ordered[round(0.9 * at)]
+    middle, low, high = (f"{seconds * 1e3:.{digits}f}" for seconds in figures)
+    return f"{middle} ({low} to {high})"
 
 
 def publish(text: str, to: Path | None) -> None:

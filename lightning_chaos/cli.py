@@ -1,4 +1,4 @@
-"""``lightning-chaos``: show a cluster at work, look at a run, end one."""
+"""``lightning-chaos``: show a cluster at work, plan a pull, look at a run, end one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
+from lightning_chaos.plan.command import plan
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
 
@@ -84,6 +85,9 @@ def demo(
     if json_path is not None:
         write_json(report, json_path)
     sys.exit(0 if report.passed else 1)
+
+
+main.add_command(plan)
 
 
 @main.command()

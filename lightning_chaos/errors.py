@@ -9,8 +9,8 @@ ChaosError
 ├── WireError               a malformed, truncated or oversized message
 ├── StateError              training state that cannot be laid out or pulled
 │   └── StateDeclined       because the members cannot send theirs
-├── PlanError               links or figures from which no plan can be made
 ├── DataError               a DataLoader that cannot be shared exactly
+├── PlanError               a plan that cannot be made, or not be proved the best
 ├── OperationMismatch       members asked for different operations under one number
 ├── ReplayError             a run log that cannot be replayed here
 └── NodeLost                this node can no longer take part in the run
@@ -55,12 +55,12 @@ class StateDeclined(StateError):
     """The members cannot send their state, now or later; the message says why."""
 
 
-class PlanError(ChaosError, ValueError):
-    """No plan can be made from these links; the message says what is cut off or wrong."""
-
-
 class DataError(ChaosError, ValueError):
     """A DataLoader cannot be shared so that every sample counts exactly once."""
+
+
+class PlanError(ChaosError, RuntimeError):
+    """A plan cannot be made, or not be proved the best; the message says what to change."""
 
 
 class OperationMismatch(ChaosError, RuntimeError):

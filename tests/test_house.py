@@ -16,6 +16,8 @@ import lightning_chaos
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "lightning-chaos"
+EXTRAS = ("demo", "exact", "plot")
+"""What users may add."""
 
 
 def canonical(name: str) -> str:
@@ -27,6 +29,12 @@ def pins() -> dict[str, str]:
     """Name and version of every line of constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def asked_for(*extras: str) -> set[str]:
+    """What this package asks for, alone and with extras."""
+    asked = [requirements(PACKAGE), *(requirements(PACKAGE, extra) for extra in extras)]
+    return set().union(*asked) - {PACKAGE}
 
 
 def requirements(name: str, extra: str = "") -> list[str]:
@@ -82,9 +90,8 @@ def test_a_name_that_is_not_there_is_an_ordinary_error() -> None:
 
 
 def test_everything_the_package_asks_for_is_pinned_to_one_public_version() -> None:
-    asked = {*requirements(PACKAGE), *requirements(PACKAGE, "demo"), *requirements(PACKAGE, "dev")}
-    asked.discard(PACKAGE)
-    assert {"torch", "lightning", "msgspec", "scikit-learn", "pytest"} <= asked
+    asked = asked_for(*EXTRAS, "dev")
+    assert {"torch", "lightning", "msgspec", "scikit-learn", "pulp", "pytest"} <= asked
     assert asked - pins().keys() == set()
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins().values())
 
@@ -97,9 +104,8 @@ def test_everything_that_is_imported_is_asked_for() -> None:
         for name in top_level_imports(file)
         for owner in owners.get(name, ())
     }
-    asked = {*requirements(PACKAGE), *requirements(PACKAGE, "demo")}
     # lightning's wheel brings its twin, pytorch-lightning, along.
-    assert imported - {PACKAGE, "pytorch-lightning"} <= asked
+    assert imported - {PACKAGE, "pytorch-lightning"} <= asked_for(*EXTRAS)
 
 
 def test_every_variable_the_package_reads_is_in_the_readme() -> None:

@@ -51,8 +51,10 @@ def test_a_missing_link_is_relayed_by_different_members_in_different_trees() -> 
 
 
 def test_a_chain_is_its_only_tree() -> None:
+    chain = [(0, 1), (1, 2), (2, 3)]
     plan = mesh_plan(ABCD, [("a", "c"), ("a", "d"), ("b", "d")])
-    assert {tree.uses(*link) for tree in plan.trees for link in ((0, 1), (1, 2), (2, 3))} == {True}
+    for tree in plan.trees:
+        assert {frozenset(link) for link in tree.links(4)} == {frozenset(x) for x in chain}
     assert plan.quick == Tree(1, (1, 1, 1, 2))
 
 
@@ -70,6 +72,21 @@ def test_any_joined_members_get_a_plan_without_fault(
 
 
 @given(joined())
+def test_no_tree_is_higher_than_its_root_is_far_from_others(
+    case: tuple[tuple[str, ...], list[tuple[str, str]]],
+) -> None:
+    members, missing = case
+    dead = {frozenset(map(members.index, pair)) for pair in missing}
+    for tree in mesh_plan(members, missing).trees:
+        reached, far = {tree.root}, 0
+        while len(reached) < len(members):
+            others = set(range(len(members))) - reached
+            reached |= {b for b in others if any({a, b} not in dead for a in reached)}
+            far += 1
+        assert tree.height(tree.root, len(members)) == far
+
+
+@given(joined())
 def test_losing_links_changes_only_the_trees_that_used_them(
     case: tuple[tuple[str, ...], list[tuple[str, str]]],
 ) -> None:
@@ -79,10 +96,11 @@ def test_losing_links_changes_only_the_trees_that_used_them(
         after = reroute(before, members, missing)
         assert after.check(members, missing) is None
         assert after.shares == before.shares
+        lost = {frozenset(map(members.index, pair)) for pair in missing[known:]}
         for old, new in zip(before.trees, after.trees, strict=True):
             assert old.root == new.root
-            lost = [tuple(members.index(name) for name in pair) for pair in missing[known:]]
-            assert (new is old) != any(old.uses(a, b) for a, b in lost)
+            used = {frozenset(link) for link in old.links(len(members))}
+            assert (new is old) == used.isdisjoint(lost)
 
 
 def test_what_hung_on_a_lost_link_moves_as_a_whole() -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optimality import check_rules
 
 from lightning_chaos.errors import ConfigError
-from lightning_chaos.planning.pull import DonorLink, PullPlan, choose_shard_bytes, plan_pull
+from lightning_chaos.planning.completion import fluid, greedy, max_min, rounding
+from lightning_chaos.planning.graph import Cap, Graph, Link
+from lightning_chaos.planning.pull import (
+    DonorLink,
+    choose_shard_bytes,
+    donors_of,
+    feed,
+    plan_pull,
+)
 
 MIB = 1 << 20
 
@@ -25,12 +36,8 @@ instances = st.tuples(
 )
 
 
-def donors_of(figures: list[tuple[float, float, float]]) -> list[DonorLink]:
+def donor_links(figures: list[tuple[float, float, float]]) -> list[DonorLink]:
     return [DonorLink(f"d{i}", *figure) for i, figure in enumerate(figures)]
-
-
-def completion(plan: PullPlan, donor: DonorLink, extra: int = 0) -> float:
-    return donor.release_s + (plan.counts[donor.name] + extra) * donor.shard_s(plan.shard_bytes)
 
 
 def brute_force(shards: int, shard_bytes: int, donors: list[DonorLink]) -> float:
@@ -50,7 +57,7 @@ def brute_force(shards: int, shard_bytes: int, donors: list[DonorLink]) -> float
 def test_the_greedy_is_as_good_as_trying_everything(
     shard_bytes: int, shards: int, figures: list[tuple[float, float, float]]
 ) -> None:
-    donors = donors_of(figures)
+    donors = donor_links(figures)
     plan = plan_pull(shards * shard_bytes, shard_bytes, donors)
     assert plan.makespan_s == pytest.approx(brute_force(shards, shard_bytes, donors))
 
@@ -60,7 +67,7 @@ def test_the_makespan_is_the_kth_smallest_completion(
     instance: tuple[int, int, list[tuple[float, float, float]]],
 ) -> None:
     shard_bytes, shards, figures = instance
-    donors = donors_of(figures)
+    donors = donor_links(figures)
     completions = sorted(
         d.release_s + j * d.shard_s(shard_bytes) for d in donors for j in range(1, shards + 1)
     )
@@ -69,14 +76,37 @@ def test_the_makespan_is_the_kth_smallest_completion(
 
 
 @given(instances)
-def test_no_shard_would_be_earlier_as_the_next_of_another_donor(
+def test_the_rules_of_optimality_hold(
     instance: tuple[int, int, list[tuple[float, float, float]]],
 ) -> None:
     shard_bytes, shards, figures = instance
-    donors = donors_of(figures)
-    plan = plan_pull(shards * shard_bytes, shard_bytes, donors)
-    used = [d for d in donors if plan.counts[d.name]]
-    assert max(completion(plan, d) for d in used) <= min(completion(plan, d, 1) for d in donors)
+    donors = donor_links(figures)
+    check_rules(plan_pull(shards * shard_bytes, shard_bytes, donors), donors)
+
+
+@given(
+    st.integers(1, 3000),
+    st.lists(
+        st.tuples(st.floats(1e-6, 1), st.floats(0, 10) | st.sampled_from([0.0, 1.0])),
+        min_size=1,
+        max_size=12,
+    ),
+)
+def test_rounding_picks_what_the_greedy_picks(
+    shards: int, figures: list[tuple[float, float]]
+) -> None:
+    periods, releases = zip(*figures, strict=True)
+    assert rounding(shards, periods, releases) == greedy(shards, periods, releases)
+
+
+def test_a_hundred_thousand_shards_are_as_few_picks_as_a_hundred() -> None:
+    donors = [DonorLink(f"d{i}", 1e6 * (i + 1), i / 100, 1e-4) for i in range(64)]
+    plan = plan_pull(100_000 << 16, 1 << 16, donors)
+    assert sum(plan.counts.values()) == 100_000
+    assert (
+        plan.makespan_s
+        == greedy(100_000, [d.shard_s(1 << 16) for d in donors], [d.release_s for d in donors])[1]
+    )
 
 
 @given(instances, st.integers(0, 1 << 20))
@@ -87,12 +117,12 @@ def test_ranges_cover_every_shard_once_and_no_plan_beats_the_fluid_bound(
     total = shards * shard_bytes - short % shard_bytes
     if total < shard_bytes:
         total = shard_bytes
-    plan = plan_pull(total, shard_bytes, donors_of(figures))
+    plan = plan_pull(total, shard_bytes, donor_links(figures))
     covered = [index for first, end in plan.ranges.values() for index in range(first, end)]
     assert covered == list(range(plan.shards))
     assert {name: end - first for name, (first, end) in plan.ranges.items()} == plan.counts
     assert plan.bound_s <= plan.makespan_s * (1 + 1e-9)
-    slowest = max(d.shard_s(shard_bytes) for d in donors_of(figures))
+    slowest = max(d.shard_s(shard_bytes) for d in donor_links(figures))
     assert plan.makespan_s <= plan.bound_s + 2 * slowest + 1e-9
 
 
@@ -144,3 +174,90 @@ def test_what_cannot_be_planned_is_refused(total: int, shard: int, names: str) -
 )
 def test_shards_are_as_large_as_64_of_them_allow(total: int, size: int) -> None:
     assert choose_shard_bytes(total) == size
+
+
+@given(
+    instances,
+    st.floats(0.05, 2),
+    st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=4, max_size=4),
+)
+def test_an_ingress_cap_is_kept_and_in_the_fluid_costs_nothing(
+    instance: tuple[int, int, list[tuple[float, float, float]]],
+    share: float,
+    releases: list[float],
+) -> None:
+    shard_bytes, shards, figures = instance
+    donors = [
+        DonorLink(f"d{i}", rate, release)
+        for i, ((rate, _, _), release) in enumerate(zip(figures, releases, strict=False))
+    ]
+    total, cap = shards * shard_bytes, share * sum(rate for rate, _, _ in figures)
+    fed = feed(donors, cap)
+    assert sum(fed) <= cap * (1 + 1e-9)
+    assert all(0 <= rate <= d.rate_bytes_per_s for rate, d in zip(fed, donors, strict=True))
+    plan = plan_pull(total, shard_bytes, donors, cap)
+    begins = [d.release_s for d in donors]
+    assert plan.bound_s == pytest.approx(fluid(total, fed, begins))
+    longest = max(shard_bytes / rate for rate in fed if rate > 0)
+    assert plan.bound_s * (1 - 1e-9) <= plan.makespan_s <= (plan.bound_s + longest) * (1 + 1e-9)
+
+
+def test_donors_released_together_share_a_cap_fairly_and_late_ones_get_the_rest() -> None:
+    donors = [DonorLink("late", 50.0, 1.0), DonorLink("a", 20.0), DonorLink("b", 100.0)]
+    assert feed(donors, 90.0) == [0.0, 20.0, 70.0]
+    assert feed(donors, 150.0) == [30.0, 20.0, 100.0]
+    assert plan_pull(900, 1, donors, 90.0).counts == {"late": 0, "a": 200, "b": 700}
+
+
+def test_a_cap_that_nobody_reaches_changes_nothing() -> None:
+    donors = [DonorLink("a", 10e6, 0.1, 0.01), DonorLink("b", 20e6)]
+    assert plan_pull(60 * MIB, MIB, donors, 30e6) == plan_pull(60 * MIB, MIB, donors)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=8), st.floats(0.1, 1e3))
+def test_fair_shares_spend_the_budget_and_only_the_satisfied_get_less_than_others(
+    wanted: list[float], budget: float
+) -> None:
+    shares = max_min(wanted, budget)
+    assert sum(shares) == pytest.approx(min(budget, sum(wanted)))
+    for share, want in zip(shares, wanted, strict=True):
+        assert share == want or share >= max(shares) * (1 - 1e-9)
+
+
+def test_fair_shares_follow_weights() -> None:
+    assert max_min([100, 100, 1], 31, [1, 2, 1]) == [10, 20, 1]
+
+
+def test_a_donor_sends_what_its_link_and_card_allow_after_a_round_trip() -> None:
+    graph = Graph(
+        ("a", "b", "c", "new"),
+        {
+            ("a", "new"): Link(80, 5),
+            ("b", "new"): Link(80, 10),
+            ("new", "c"): Link(80, 10),
+        },
+        {"b": Cap(up_mbit=40)},
+    )
+    assert donors_of(graph, "new", ("a", "b", "c"), {"a": 0.1}, 0.001) == [
+        DonorLink("a", 10e6, 0.1 + 0.01, 0.001),
+        DonorLink("b", 5e6, 0.02, 0.001),
+    ]
+
+
+def test_a_newcomer_that_nobody_reaches_is_refused_by_name() -> None:
+    graph = Graph(("a", "new"), {("new", "a"): Link(80, 5)})
+    with pytest.raises(ConfigError, match="newcomer new is disconnected"):
+        donors_of(graph, "new", ("a",), {})
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, math.nan])
+def test_a_newcomer_that_takes_in_nothing_is_refused(cap: float) -> None:
+    with pytest.raises(ConfigError, match="must be positive"):
+        plan_pull(10, 1, [DonorLink("a", 1.0)], cap)
+
+
+def test_the_worked_example_of_the_documents_is_right() -> None:
+    page = Path(__file__).parent.parent / "docs/planning.md"
+    done = doctest.testfile(str(page), module_relative=False)
+    assert done.attempted == 5
+    assert done.failed == 0

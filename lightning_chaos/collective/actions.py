@@ -45,7 +45,7 @@ class Finished:
     op: OpId
     label: str
     epoch: int
-    """View whose members contributed."""
+    """View whose members contributed, by its plan."""
     members: tuple[Uid, ...]
     """Contributors, oldest first."""
     weights: tuple[float, ...]

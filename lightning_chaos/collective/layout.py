@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from lightning_chaos.collective.roots import Floats
 from lightning_chaos.planning.values import ReducePlan, Tree
 from lightning_chaos.protocol.values import Uid
 
@@ -30,6 +31,11 @@ class Chunk:
     """Over the ranks of the members: sums go up it to :attr:`root`, the result comes down."""
     bucket: int | None = None
     """Which bucket of the vector it is a piece of; None for the header."""
+
+    def of(self, vector: Floats | None) -> Floats:
+        """Its piece of a flat vector; of an operation without one there are no such chunks."""
+        assert vector is not None
+        return vector[self.offset // FLOAT_BYTES : (self.offset + self.length) // FLOAT_BYTES]
 
 
 @dataclass(frozen=True, slots=True)

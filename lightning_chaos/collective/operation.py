@@ -11,7 +11,7 @@ from lightning_chaos.collective.actions import Landing
 from lightning_chaos.collective.attempt import Attempt, Space
 from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind, tag_of
 from lightning_chaos.collective.layout import HEADER, Chunk, Layout, Place, check_tiling
-from lightning_chaos.collective.roots import Floats, Gather, Part, Sum, pack_parts, unpack_parts
+from lightning_chaos.collective.roots import Floats, Part, pack_parts, unpack_parts
 from lightning_chaos.errors import ChaosError
 from lightning_chaos.protocol.values import OpId, Uid
 
@@ -141,7 +141,7 @@ class Operation:
         self.check(len(layout.members))
         self.held.clear()
         self.total = None
-        self._try(me, epoch, epoch, layout, {})
+        self._try(Attempt(me, epoch, epoch, layout))
 
     def check(self, members: int) -> None:
         """Make sure that the header of so many members can be sent.
@@ -165,26 +165,12 @@ class Operation:
         self.held &= passed.keys()
         if not self.held:
             self.total = None
-        self._try(me, epoch, before.origin, before.layout, passed)
+        self._try(Attempt(me, epoch, before.origin, before.layout, passed))
 
-    def _try(
-        self, me: Uid, epoch: int, origin: int, layout: Layout, passed: dict[int, Place]
-    ) -> None:
+    def _try(self, attempt: Attempt) -> None:
         if self._attempt is not None:
             self._attempt.void()
-        places = layout.places(me)
-        made = [(chunk, places[chunk.tree]) for chunk in layout.chunks if chunk.id not in passed]
-        size = sum(len(place.children) * chunk.length for chunk, place in made)
-        attempt = Attempt(epoch, origin, layout, places, self._space.landing(size), passed)
-        for chunk, place in made:
-            if not place.adds:
-                continue
-            if chunk.id == HEADER:
-                below = {uid: layout.below(chunk, uid) for uid in place.children}
-                attempt.sums[HEADER] = Gather({me: (layout.members.index(me),)} | below)
-            else:
-                # The result can come here only when the root has had this sum.
-                attempt.sums[chunk.id] = Sum(place.givers, self._slice(self.result, chunk))
+        attempt.prepare(self.result, self._space)
         self._attempt = attempt
 
     def release(self) -> None:
@@ -198,17 +184,17 @@ class Operation:
         """What this member gives to a chunk."""
         if chunk.id == HEADER:
             return memoryview(self._packed)
-        return self._slice(self.vector, chunk).data.cast("B")
+        return chunk.of(self.vector).data.cast("B")
 
     def own(self, chunk: Chunk) -> Floats:
         """This member's floats of a chunk."""
-        return self._slice(self.vector, chunk)
+        return chunk.of(self.vector)
 
     def outcome(self, chunk: Chunk) -> memoryview:
         """The result of a chunk that is held."""
         if chunk.id == HEADER:
             return self.header
-        return self._slice(self.result, chunk).data.cast("B")
+        return chunk.of(self.result).data.cast("B")
 
     def hold_header(self, payload: memoryview) -> None:
         """The result of the header is here.
@@ -218,11 +204,6 @@ class Operation:
         """
         self.parts = unpack_parts(payload, len(self.attempt.layout.members))
         self.header = payload
-
-    @staticmethod
-    def _slice(vector: Floats | None, chunk: Chunk) -> Floats:
-        assert vector is not None
-        return vector[chunk.offset // 4 : (chunk.offset + chunk.length) // 4]
 
     # ---- frames in ---------------------------------------------------------------------------
 
@@ -284,7 +265,7 @@ class Operation:
         if chunk.id == HEADER:
             memory = memoryview(bytearray(frame.length))
         elif frame.kind is FrameKind.RESULT:
-            memory = self._slice(self.result, chunk).data.cast("B")
+            memory = chunk.of(self.result).data.cast("B")
         else:
             end = attempt.landed + frame.length
             memory = attempt.landing[attempt.landed : end].data

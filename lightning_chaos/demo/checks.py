@@ -12,7 +12,16 @@ from lightning_chaos.monitor.runlog import LogEvent
 
 MIN_DONOR_SHARE = 0.10
 MIN_ACCURACY = 0.95
-SAME_IN_ALL_LOGS = ("data_epoch", "members", "weights", "ranges", "size", "seed", "shuffle")
+SAME_IN_ALL_LOGS = (
+    "data_epoch",
+    "origin",
+    "members",
+    "weights",
+    "ranges",
+    "size",
+    "seed",
+    "shuffle",
+)
 
 
 @dataclass(frozen=True, slots=True)

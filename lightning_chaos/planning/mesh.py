@@ -28,8 +28,10 @@ def mesh_plan(members: Sequence[str], missing: Iterable[Pair] = ()) -> ReducePla
         missing: links that are not there; pairs of which one is no member do not matter.
 
     Raises:
-        PlanError: the links that are left do not join all members.
+        PlanError: the links that are left do not join all members, or there are none.
     """
+    if not members:
+        raise PlanError("there is nobody to plan for; a plan needs at least one member")
     dead = pairs_of(members, missing)
     if not dead:
         return ReducePlan.direct((1,) * len(members))
@@ -72,7 +74,6 @@ class _Mender:
         self, plan: ReducePlan, members: Sequence[str], dead: Sequence[tuple[int, int]]
     ) -> None:
         self._members = members
-        self._dead = dead
         count = len(members)
         self._near = [set(range(count)) - {rank} for rank in range(count)]
         for a, b in dead:
@@ -91,7 +92,7 @@ class _Mender:
     def mend(self, tree: Tree, share: int) -> Tree:
         """The tree without dead links; itself if it has none."""
         count, root = len(self._members), tree.root
-        if not any(tree.uses(a, b) for a, b in self._dead):
+        if all(parent in self._near[rank] for rank, parent in tree.links(count)):
             return tree
         parents = list(tree.parents) or [root] * count
         below: list[list[int]] = [[] for _ in range(count)]
@@ -139,7 +140,7 @@ class _Mender:
                 if best is None or key < best[0]:
                     best = key, (upper, lower)
         if best is None:
-            raise PlanError(_apart(self._members, depth))
+            raise PlanError(cut_off(self._members, depth))
         return best[1]
 
     @staticmethod
@@ -158,7 +159,8 @@ class _Mender:
             self._extra[link] = self._extra.get(link, 0) + share
 
 
-def _apart(members: Sequence[str], reached: Iterable[int]) -> str:
+def cut_off(members: Sequence[str], reached: Iterable[int]) -> str:
+    """What is wrong when no links join the members of these ranks and the others."""
     here = sorted(reached)
     there = sorted(set(range(len(members))) - set(here))
     one, other = (", ".join(members[rank] for rank in side) for side in (here, there))

@@ -59,11 +59,10 @@ class Tree(msgspec.Struct, frozen=True, array_like=True, dict=True):
             level = [child for one in level for child in self.children(one, members)]
         return height
 
-    def uses(self, a: int, b: int) -> bool:
-        """The link between these two carries the tree."""
-        if self.parents:
-            return self.parents[a] == b or self.parents[b] == a
-        return self.root in (a, b)
+    def links(self, members: int) -> list[tuple[int, int]]:
+        """Every member but the root with its parent, in member order."""
+        parents = self.parents or (self.root,) * members
+        return [(rank, parent) for rank, parent in enumerate(parents) if rank != self.root]
 
     def fault(self, members: int) -> str | None:
         """Why this is no tree over so many members, None if it is one."""
@@ -137,12 +136,13 @@ class ReducePlan(msgspec.Struct, frozen=True, array_like=True, dict=True):
             return f"plan has {len(self.trees)} trees and {len(self.shares)} shares"
         if min(self.shares) <= 0 or self.small_bytes < 0:
             return "shares of a plan must be positive, and small_bytes not negative"
-        dead = pairs_of(members, missing)
+        dead = set(pairs_of(members, missing))
         for name, tree in (("quick", self.quick), *enumerate(self.trees)):
             if fault := tree.fault(len(members)):
                 return f"tree {name} of the plan is none: {fault}"
-            for a, b in dead:
-                if tree.uses(a, b):
+            links = tree.links(len(members)) if dead else []
+            for a, b in ((min(link), max(link)) for link in links):
+                if (a, b) in dead:
                     return (
                         f"tree {name} of the plan uses the link between {members[a]} and "
                         f"{members[b]}, which is not there"

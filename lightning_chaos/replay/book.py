@@ -13,7 +13,17 @@ from lightning_chaos.demo.checks import digests, stable_rounds
 from lightning_chaos.errors import ReplayError
 from lightning_chaos.monitor.runlog import LogEvent, read_log
 from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.planning.values import ReducePlan
 from lightning_chaos.protocol.values import Member, Uid, View
+
+
+class Contributors(msgspec.Struct, frozen=True):
+    """Who contributed to an operation."""
+
+    members: tuple[Uid, ...]
+    """Oldest first."""
+    origin: int
+    """Epoch of the view by whose plan they added up."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -22,6 +32,8 @@ class Row(msgspec.Struct, frozen=True):
     round: int
     epoch: int
     """Of the view under which it was finished."""
+    origin: int
+    """Epoch of the view whose members contributed, by its plan."""
     members: tuple[Uid, ...]
     """Who contributed, oldest first."""
     sharers: tuple[Uid, ...]
@@ -62,7 +74,7 @@ class Book(msgspec.Struct, frozen=True):
     rounds: dict[int, Row]
     views: dict[int, View]
     """By epoch."""
-    activated: dict[int, tuple[Uid, ...]]
+    activated: dict[int, Contributors]
     """Who contributed when float buffers became active in a round."""
     initial: str
     """Digest of the state before the first round, '' if no log tells."""
@@ -129,9 +141,11 @@ def read_book(path: Path) -> Book:
             script=msgspec.convert(begun.fields, Script),
             settings=settings["values"],
             rounds=rows,
-            views={int(e["epoch"]): _view(e, runs[0]) for e in events if e.event == "view"},
+            views={int(e["epoch"]): view_told(e, runs[0]) for e in events if e.event == "view"},
             activated={
-                int(e["round"]): tuple(e["members"]) for e in events if e.event == "buffers"
+                int(e["round"]): msgspec.convert(e.fields, Contributors)
+                for e in events
+                if e.event == "buffers"
             },
             initial=next((str(e["digest"]) for e in events if e.event == "initial"), ""),
             final=final,
@@ -193,13 +207,15 @@ def _rows(events: Sequence[LogEvent], end: int) -> dict[int, Row]:
     return rows
 
 
-def _view(event: LogEvent, run: str) -> View:
+def view_told(event: LogEvent, run: str) -> View:
+    """The view of an event ``view``, as far as a replay needs it."""
     members = tuple(
         Member(node, int(uid.rpartition("/")[2], 16), "", 0)
         for node, uid in zip(event["members"], event["uids"], strict=True)
     )
     switch = int(event["switch"])
-    plan = mesh_plan([m.uid for m in members])
+    told = event.get("plan")
+    plan = msgspec.convert(told, ReducePlan) if told else mesh_plan([m.uid for m in members])
     return View(run, 0, int(event["epoch"]), members, (), switch, plan)
 
 

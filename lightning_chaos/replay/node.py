@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from lightning_chaos.collective.roots import Floats, Sum
+from lightning_chaos.collective.roots import Floats
 from lightning_chaos.data.ledger import Slice
 from lightning_chaos.errors import ReplayError
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import OpId, Uid, View
-from lightning_chaos.replay.book import Book, Row, differs
+from lightning_chaos.replay.book import Book, Contributors, Row, differs
 from lightning_chaos.replay.parts import Part
+from lightning_chaos.replay.sums import Sums
 from lightning_chaos.replay.verdict import ReplayDone, Verdict
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.skin.round_header import decode_header
@@ -24,6 +25,8 @@ from lightning_chaos.worker.turns import Go, Outcome
 
 if TYPE_CHECKING:
     from lightning_chaos.replay.parts import Parts
+
+Buckets = tuple[tuple[int, int], ...]
 
 _SAME = 'run "lightning-chaos replay" with the script, data and settings of the run'
 
@@ -62,7 +65,7 @@ class ReplayNode(Node):
     @property
     @override
     def view_in_force(self) -> View:
-        return self._view_of(self._row)
+        return self._view_of(self._row.epoch)
 
     @property
     @override
@@ -126,13 +129,13 @@ class ReplayNode(Node):
                 f"the run ended after round {self._book.last}, the script goes on here: {_SAME}"
             )
         torch.set_num_threads(row.threads)
-        return Go(self._view_of(row), _with_first(row))
+        return Go(self._view_of(row.epoch), _with_first(row))
 
-    def _view_of(self, row: Row) -> View:
-        view = self._book.views.get(row.epoch)
+    def _view_of(self, epoch: int) -> View:
+        view = self._book.views.get(epoch)
         if view is None:
             raise ReplayError(
-                f"no log tells of view {row.epoch}, under which round {row.round} ran"
+                f"no log tells of view {epoch}, under which round {self._round + 1} ran"
             )
         return view
 
@@ -163,20 +166,25 @@ class ReplayNode(Node):
         assert vector is not None
         k, self._k = self._k, self._k + 1
         own = Part(blob, vector, weight)
+        buckets = buckets or ((0, vector.nbytes),)
         if label == "buffers":
-            return self._activate(own, OpId(self._round, k))
+            return self._activate(own, OpId(self._round, k), buckets)
         if k > 0:
             raise ReplayError(
                 f"the optimizer evaluates its closure more than once in round {self._round} "
                 "(LBFGS does): this cannot be replayed"
             )
-        return self._reduce(own, OpId(self._round, k))
+        return self._reduce(own, OpId(self._round, k), buckets)
 
-    def _reduce(self, own: Part, op: OpId) -> Outcome:
+    def _reduce(self, own: Part, op: OpId, buckets: Buckets) -> Outcome:
         row, parts = self._row, self._parts
         shares = [self._share(i) for i in range(len(row.members))]
         parts.end_own_part()
-        outcome = _add_up(op, row.members, own, lambda i: own if i == 0 else parts.play(shares[i]))
+
+        def play(i: int) -> Part:
+            return own if i == 0 else parts.play(shares[i])
+
+        outcome = self._add_up(op, row, own, buckets, play)
         parts.end_parts()
         self._weights = dict(zip(row.members, outcome.weights, strict=True))
         if outcome.weights != row.weights:
@@ -187,18 +195,42 @@ class ReplayNode(Node):
         self._bitmaps = [decode_header(b).buffers for b in outcome.blobs]
         return outcome
 
-    def _activate(self, own: Part, op: OpId) -> Outcome:
+    def _activate(self, own: Part, op: OpId, buckets: Buckets) -> Outcome:
         """Buffers that changed for the first time; a member may have died since the round's sum."""
         row = self._row
-        members = self._book.activated.get(row.round, row.members)
+        by = self._book.activated.get(row.round, row)
 
         def play(i: int) -> Part:
-            uid = members[i]
+            uid = by.members[i]
             return self._parts.play_buffers(
                 self._bitmaps, row.members.index(uid), self._weights[uid]
             )
 
-        return _add_up(op, members, own, play)
+        return self._add_up(op, by, own, buckets, play)
+
+    def _add_up(
+        self,
+        op: OpId,
+        by: Row | Contributors,
+        own: Part,
+        buckets: Buckets,
+        part_of: Callable[[int], Part],
+    ) -> Outcome:
+        """One operation: the parts one after another, added as soon as they can be."""
+        result = np.empty_like(own.vector)
+        plan = self._view_of(by.origin).plan
+        try:
+            sums = Sums(by.members, plan, buckets, result)
+        except ValueError as error:
+            raise ReplayError(f"round {op.round} and view {by.origin}: {error}") from error
+        blobs, weights = [], []
+        for i, uid in enumerate(by.members):
+            part = part_of(i)
+            sums.add(uid, part.vector, part.weight)
+            blobs.append(part.blob)
+            weights.append(part.weight)
+        total = sum(weights, 0.0)
+        return Outcome(op, by.origin, by.members, tuple(weights), total, tuple(blobs), result)
 
     def _share(self, i: int) -> Slice:
         """Samples of a member, on which log and ledger must agree."""
@@ -261,22 +293,6 @@ def _with_first(row: Row) -> tuple[Uid, ...]:
             f"round {row.round}: {row.members[0]} contributed and had no share of the samples"
         )
     return row.sharers
-
-
-def _add_up(
-    op: OpId, members: tuple[Uid, ...], own: Part, part_of: Callable[[int], Part]
-) -> Outcome:
-    """One operation: the parts one after another, added as soon as they are there."""
-    result = np.empty_like(own.vector)
-    total = Sum(members, result)
-    blobs, weights = [], []
-    for i, uid in enumerate(members):
-        part = part_of(i)
-        total.add(uid, part.vector, part.weight)
-        blobs.append(part.blob)
-        weights.append(part.weight)
-    total.divide()
-    return Outcome(op, members, tuple(weights), total.weight, tuple(blobs), result)
 
 
 def _spell(share: Slice) -> str:

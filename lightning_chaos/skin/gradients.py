@@ -171,7 +171,12 @@ class Gradients(Rounds):
         outcome = self._operate("buffers", extra.values, extra, weight)
         if outcome is not None and outcome.result is not None:
             self._reducer.apply_extra(names, torch.from_numpy(outcome.result), outcome.blobs)
-            self.node.log("buffers", round=outcome.op.round, members=list(outcome.members))
+            self.node.log(
+                "buffers",
+                round=outcome.op.round,
+                origin=outcome.epoch,
+                members=list(outcome.members),
+            )
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
         begun = time.monotonic()
@@ -206,6 +211,7 @@ class Gradients(Rounds):
             round=outcome.op.round,
             generation=self._view.generation if self._view else 0,
             epoch=self._view.epoch if self._view else 0,
+            origin=outcome.epoch,
             data_epoch=ledger.epoch,
             members=list(outcome.members),
             sharers=list(self._sharers),

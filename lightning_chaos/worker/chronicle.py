@@ -6,7 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from lightning_chaos.monitor.runlog import RunLog
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.values import Decision, OpId, Uid, View
 
 
@@ -46,6 +49,7 @@ class Chronicle:
 
     def in_force(self, view: View, reason: str, begun: int) -> None:
         """A view comes into force at a worker that has begun that round last."""
+        plain = view.plan == mesh_plan(view.uids)
         self._run_log.write(
             "view",
             generation=view.generation,
@@ -53,9 +57,11 @@ class Chronicle:
             members=[m.node for m in view.members],
             uids=list(view.uids),
             learners=[m.node for m in view.learners],
+            missing=[[uid.rpartition("/")[0] for uid in pair] for pair in view.missing],
             switch=view.switch,
             round=begun,
             reason=reason,
+            **({} if plain else {"plan": msgspec.to_builtins(view.plan)}),
         )
 
     def frozen(self) -> None:

@@ -46,6 +46,8 @@ class Outcome:
     """What an operation gave."""
 
     op: OpId
+    epoch: int
+    """Of the view whose members contributed, by its plan."""
     members: tuple[Uid, ...]
     """Who contributed, oldest first."""
     weights: tuple[float, ...]

@@ -1,0 +1,38 @@
+"""The rules of optimality (docs/planning.md), applied to a plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lightning_chaos.planning.pull import DonorLink, PullPlan
+
+
+def check_rules(plan: PullPlan, donors: Sequence[DonorLink]) -> None:
+    """Fail if a plan without an ingress cap is not the best, by each of the three rules."""
+
+    def completion(donor: DonorLink, shard: int) -> float:
+        return donor.release_s + shard * donor.shard_s(plan.shard_bytes)
+
+    counts = plan.counts
+    used = [donor for donor in donors if counts[donor.name]]
+    assert sum(counts.values()) == plan.shards
+    assert plan.ends_s == {
+        d.name: completion(d, counts[d.name]) if counts[d.name] else 0.0 for d in donors
+    }
+    assert plan.makespan_s == max(plan.ends_s.values())
+    # sufficient: no shard would be there earlier as the next one of another donor
+    assert plan.makespan_s <= min(completion(d, counts[d.name] + 1) for d in donors)
+    # necessary and sufficient: fewer than K completions are earlier than the makespan
+    assert sum(_earlier(plan, donor) for donor in donors) < plan.shards
+    # a donor is used only if its first shard is there by then
+    assert all(completion(d, 1) <= plan.makespan_s for d in used)
+
+
+def _earlier(plan: PullPlan, donor: DonorLink) -> int:
+    """How many shards a donor, sending without end, completes before the makespan."""
+    period = donor.shard_s(plan.shard_bytes)
+    guess = max(0, math.floor((plan.makespan_s - donor.release_s) / period) - 2)
+    while donor.release_s + (guess + 1) * period < plan.makespan_s:
+        guess += 1
+    return guess
