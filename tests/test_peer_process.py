@@ -135,7 +135,12 @@ def test_of_nodes_that_meet_as_candidates_the_newest_checkpoint_founds() -> None
                 ("newest", Past(0, 600, 60, told=(0, 66))),
             ):
                 assert not any(node.said for node in nodes.values())  # the others wait
-                settings = {"past": past, "generation": past.generation + 1, "candidates": 3}
+                settings = {
+                    "past": past,
+                    "generation": past.generation + 1,
+                    "gather": True,
+                    "min_members": 3,
+                }
                 [nodes[name]] = await stack.enter_async_context(workers(name, **settings))
                 if name != "newest":
                     await until(lambda: len(directory.candidates()) == len(nodes))

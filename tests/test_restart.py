@@ -75,9 +75,9 @@ def test_all_five_die_and_three_go_on_from_the_newest_checkpoint_among_their_dis
     assert not (tmp_path / "disks" / third).exists()
 
     disks.start("new", third, 3)  # the one without a checkpoint is there first
-    run.wait_for(lambda _: "1 of 3 nodes are here" in run.tail("new"), 20.0, "new to wait")
+    run.wait_for(lambda _: "1 of 3 nodes are here to found" in run.tail("new"), 20.0, "new to wait")
     disks.start("old", first, 3)
-    run.wait_for(lambda _: "2 of 3 nodes are here" in run.tail("old"), 20.0, "old to wait")
+    run.wait_for(lambda _: "2 of 3 nodes are here to found" in run.tail("old"), 20.0, "old to wait")
     disks.start("newest", second, 3)
     run.wait_members("new", "old", "newest")
     restart = run.wait_told("restart")

@@ -28,8 +28,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Found the run if there is none; else wait for it, up to ``worker_timeout_s``."""
     past: Past = Past()
     """What this node brings of the run's past."""
-    candidates: int = 1
-    """Nodes that must meet in the discovery directory before one of them founds the run."""
+    gather: bool = False
+    """Meet ``min_members`` candidates in the discovery directory before one founds the run."""
     generation: int = 0
     """Of the run, should this node found it."""
     base_epoch: int = 0

@@ -14,7 +14,6 @@ import os
 import re
 import stat
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,12 +22,10 @@ import msgspec
 
 from lightning_chaos.errors import AddressError
 from lightning_chaos.peer.machine import machine_key, process_birth, process_gone
-from lightning_chaos.protocol.values import Member, Past, Uid
+from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.address import Address
 
 LOCK_WAIT_S = 30.0
-FRESH_S = 10.0
-"""A candidate that has said nothing for so long does not count, seconds."""
 _LOCK_POLL_S = 0.01
 
 
@@ -44,12 +41,8 @@ class Entry(msgspec.Struct, frozen=True):
     pid: int
     born: int
     """See :func:`process_birth`: tells a process from a later one with the same id."""
-    past: Past
-    """What it brings of the run's past."""
     candidate: bool
-    """It waits for others before the run is founded, and answers no calls."""
-    said_at: float
-    """When it wrote this, seconds since 1970."""
+    """It has no part in a run yet: it waits for others to found one with."""
 
     @property
     def address(self) -> Address:
@@ -90,16 +83,15 @@ class DiscoveryDir:
         return _live_entries(self.path)
 
     def inside(self) -> list[Entry]:
-        """Those that have founded or found the run, or are about to: they answer calls."""
+        """Those that have founded or found the run, or are about to."""
         return [entry for entry in self.entries() if not entry.candidate]
 
     def candidates(self) -> list[Entry]:
         """Those that wait for the run to be founded."""
-        since = time.time() - FRESH_S
-        return [entry for entry in self.entries() if entry.candidate and entry.said_at > since]
+        return [entry for entry in self.entries() if entry.candidate]
 
     def live(self) -> list[Address]:
-        """Doors of all live nodes of the run on this machine that answer calls."""
+        """Doors of all live nodes on this machine that have a part in the run."""
         return [entry.address for entry in self.inside()]
 
     def add(self, member: Member, *, candidate: bool = False) -> None:
@@ -107,7 +99,7 @@ class DiscoveryDir:
 
         Args:
             member: this incarnation.
-            candidate: it waits for others; said again and again.
+            candidate: it waits for others to found the run with.
         """
         entry = Entry(
             run=self._run,
@@ -118,9 +110,7 @@ class DiscoveryDir:
             machine=member.machine,
             pid=member.pid,
             born=process_birth(member.pid),
-            past=member.past,
             candidate=candidate,
-            said_at=time.time(),
         )
         path = self._file(member.uid)
         draft = path.with_suffix(".new")

@@ -84,6 +84,7 @@ class Driver:
         self._handover = handover
         self._clock = clock
         self._parent = os.getppid()
+        self._gather = config.gather and not config.peers
         self.me = Member(
             node=config.node,
             incarnation=time.time_ns(),
@@ -102,6 +103,7 @@ class Driver:
             linger_s=config.linger_s,
             base_epoch=config.base_epoch,
             generation=config.generation,
+            guarded=self._gather,
         )
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -293,41 +295,56 @@ class Driver:
         except AddressError as error:
             self._feed(Searched(exclusive=False, problem=str(error)))
             return
-        search: Search = DirectorySearch(
-            self._links, self.me, directory, candidates=self._config.candidates
-        )
+        search: Search = DirectorySearch(self._links, self.me, directory, gather=self._gather)
         if self._config.peers:
             search = AddressSearch(self._links, self.me, self._config.peers)
             self._doorkeeper.greet()
         patience_ends = self._clock() + self._config.worker_timeout_s
         while self._membership.searching and not self._ending:
             async with search.attempt() as found:
-                result = self._judge(found, patience_ends)
+                result = self._judge(found, directory, patience_ends)
                 if not isinstance(result, NotYet):
                     if not result.problem and self._may_be_found:
                         directory.add(self.me)
-                    await self._hear_out()
+                    if not self._membership.won:
+                        await self._hear_out()
                     self._feed(result)
                     # Not earlier: a caller without a view would look like somebody to wait for,
                     # when this node finds nobody in the directory and must found the run at once.
                     self._doorkeeper.greet()
                     await self._wait_for_answer(result.exclusive)
-                elif self._config.may_found and self._may_be_found:
+                elif self._gather and self._may_be_found:
                     directory.add(self.me, candidate=True)
             if isinstance(result, NotYet):
-                self._say_waiting(result.reason)
-                await asyncio.sleep(_SEARCH_AGAIN_S / 10)
+                await self._wait_a_little(result.reason)
+        if self._gather and self._membership.view is not None and self._may_be_found:
+            directory.add(self.me)
 
-    def _say_waiting(self, reason: str) -> None:
+    async def _wait_a_little(self, reason: str) -> None:
+        """Before the next look; a candidate lets the others come to it meanwhile."""
         if reason != self._waiting:
             self._waiting = reason
             _logger.info("waiting: %s", reason)
+        if self._gather:
+            self._doorkeeper.greet()
+            self._feed(Searched(exclusive=False))
+        await asyncio.sleep(_SEARCH_AGAIN_S / 10)
 
-    def _judge(self, found: Searched | NotYet, patience_ends: float) -> Searched | NotYet:
-        """A node that may not found the run waits for it, but not for ever."""
-        waits = not self._config.may_found and not self._links.up
-        if not waits or (isinstance(found, Searched) and found.problem):
+    def _judge(
+        self, found: Searched, directory: DiscoveryDir, patience_ends: float
+    ) -> Searched | NotYet:
+        """Whether that is the answer, or there is something to wait for."""
+        if found.problem:
             return found
+        if self._gather and not directory.inside() and not self._membership.won:
+            here, needed = self._membership.candidates, self._config.min_members
+            return NotYet(f"{here} of {needed} nodes are here to found the run")
+        return self._no_run_yet(patience_ends) or found
+
+    def _no_run_yet(self, patience_ends: float) -> Searched | NotYet | None:
+        """A node that may not found the run waits for it, but not for ever."""
+        if self._config.may_found or self._links.up:
+            return None
         if self._clock() < patience_ends:
             return NotYet(f"there is no run {self._config.run} to join yet")
         waited = f"{self._config.worker_timeout_s:g} s"

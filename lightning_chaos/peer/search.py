@@ -42,7 +42,7 @@ class Meeting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """Nobody has founded the run, and it is not up to this node now: look again soon."""
+    """There is no run, and this node does not found it now: look again soon."""
 
     reason: str
 
@@ -50,7 +50,7 @@ class NotYet:
 class Search(Protocol):
     """One way to look for the run; may be tried again."""
 
-    def attempt(self) -> contextlib.AbstractAsyncContextManager[Searched | NotYet]:
+    def attempt(self) -> contextlib.AbstractAsyncContextManager[Searched]:
         """Look once; the result holds until the block ends."""
         ...
 
@@ -150,7 +150,7 @@ class AddressSearch:
         self._calls = _Calls(links)
 
     @contextlib.asynccontextmanager
-    async def attempt(self) -> AsyncIterator[Searched | NotYet]:
+    async def attempt(self) -> AsyncIterator[Searched]:
         """See :class:`Search`."""
         yield await self._search()
 
@@ -183,15 +183,14 @@ class AddressSearch:
 class DirectorySearch:
     """Asks every live node in the discovery directory, under its lock.
 
-    If several are to meet before the run is founded, each shows itself there as a candidate; when
-    there are enough, the one with the newest checkpoint founds.  What their files say holds while
-    the lock does, so no two found.
+    If several are to meet before one founds the run, each shows itself there as a candidate, and
+    they are linked here; but who has won founds only under the lock, so no two do.
 
     Args:
         links: to dial with.
         me: this incarnation.
         directory: where this machine's nodes of the run are found.
-        candidates: how many must meet before one of them founds, this one included.
+        gather: candidates are to meet before one of them founds.
         patience_s: how long a live node may leave a call unanswered, seconds.
     """
 
@@ -201,17 +200,17 @@ class DirectorySearch:
         me: Member,
         directory: DiscoveryDir,
         *,
-        candidates: int = 1,
+        gather: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._links = links
         self._me = me
         self._directory = directory
-        self._candidates = candidates
+        self._gather = gather
         self._patience_s = patience_s
 
     @contextlib.asynccontextmanager
-    async def attempt(self) -> AsyncIterator[Searched | NotYet]:
+    async def attempt(self) -> AsyncIterator[Searched]:
         """See :class:`Search`; the directory's lock is held until the block ends."""
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -221,9 +220,7 @@ class DirectorySearch:
                 return
             yield await self._search()
 
-    async def _search(self) -> Searched | NotYet:
-        if not self._directory.inside():
-            return self._found_or_wait()
+    async def _search(self) -> Searched:
         calls = _Calls(self._links)
         addresses = set(self._directory.live())
         await calls.make(addresses, self._patience_s, lambda a: a in self._directory.live())
@@ -231,7 +228,9 @@ class DirectorySearch:
             return Searched(exclusive=True)
         silent = [e for e in self._directory.inside() if not self._forget_stale(e, calls)]
         if not silent:
-            return self._found_or_wait()
+            if self._gather:
+                await self._meet_candidates()
+            return Searched(exclusive=True)
         nodes = "; ".join(
             f"node {e.node} (process {e.pid}): {calls.why(e.address)}" for e in silent
         )
@@ -241,16 +240,12 @@ class DirectorySearch:
             "choose another run (run=, CHAOS_RUN)",
         )
 
-    def _found_or_wait(self) -> Searched | NotYet:
-        """Nobody has founded the run: it is this node's turn if nobody else is to do it."""
-        others = [e for e in self._directory.candidates() if e.uid != self._me.uid]
-        if 1 + len(others) < self._candidates:
-            return NotYet(f"{1 + len(others)} of {self._candidates} nodes are here to begin with")
-        mine = self._me.past.place(self._me.uid)
-        first = min(others, key=lambda e: e.past.place(e.uid), default=None)
-        if self._candidates > 1 and first is not None and first.past.place(first.uid) < mine:
-            return NotYet(f"node {first.node} is to found the run")
-        return Searched(exclusive=True, others=tuple(e.past for e in others))
+    async def _meet_candidates(self) -> None:
+        """Call those that are not linked, briefly: one that hangs must not hold the others up."""
+        known = {*self._links.up, self._me.uid}
+        others = {e.address for e in self._directory.candidates() if e.uid not in known}
+        if others:
+            await _Calls(self._links).make(others, SETTLE_S)
 
     def _forget_stale(self, entry: Entry, calls: _Calls) -> bool:
         """Remove the file of a node whose process cannot be checked but whose door is gone."""

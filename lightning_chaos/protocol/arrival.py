@@ -13,7 +13,7 @@ from lightning_chaos.protocol.messages import (
     Withdraw,
 )
 from lightning_chaos.protocol.standing import Role, Standing
-from lightning_chaos.protocol.values import Member, Past, Uid, View
+from lightning_chaos.protocol.values import Member, Uid, View
 
 PATIENCE = 10
 """How long somebody who must answer may not, in timeouts."""
@@ -27,15 +27,23 @@ class Arrival:
         min_members: acceptances that a founder needs when candidates meet.
         base_epoch: last epoch this node knew.
         generation: of a view that it founds.
+        guarded: who has won among candidates founds only when a search says that nobody else can.
     """
 
     def __init__(
-        self, standing: Standing, min_members: int, base_epoch: int, generation: int
+        self,
+        standing: Standing,
+        min_members: int,
+        base_epoch: int,
+        generation: int,
+        *,
+        guarded: bool,
     ) -> None:
         self._standing = standing
         self._founding = Founding(standing.me, min_members)
         self._base_epoch = base_epoch
         self._generation = generation
+        self._guarded = guarded
         self._problem_at: float | None = None
         self._asked_at = float("-inf")
         self._alone_since: float | None = None
@@ -55,15 +63,20 @@ class Arrival:
         if self._standing.role is Role.SEARCHING:
             self._standing.out += self._founding.heard(sender, message)
 
-    def searched(self, exclusive: bool, problem: str, others: tuple[Past, ...]) -> None:
+    @property
+    def won(self) -> bool:
+        """Enough candidates want this node to found the run."""
+        return self._founding.won
+
+    def searched(self, exclusive: bool, problem: str) -> None:
         """Discovery has tried every address it knows."""
         standing = self._standing
         if standing.role is not Role.SEARCHING:
             return
         if problem:
             self._give_up(problem)
-        elif exclusive and not standing.linked:
-            self._found(others)
+        elif exclusive and (self.won or not standing.linked):
+            self._found()
         elif exclusive:
             # Whoever is linked is of the run and will tell its view; if not, that is a problem.
             self._problem_at = standing.now + PATIENCE * standing.timeout_s
@@ -72,7 +85,7 @@ class Arrival:
 
     def check(self) -> None:
         """After every event: this candidate may have won."""
-        if self._standing.role is Role.SEARCHING and self._founding.won:
+        if self._standing.role is Role.SEARCHING and self.won and not self._guarded:
             self._found()
 
     def tick(self) -> None:
@@ -137,10 +150,9 @@ class Arrival:
             if view.find(uid) is None:
                 self._standing.send(uid, ViewNews(view))
 
-    def _found(self, others: tuple[Past, ...] = ()) -> None:
+    def _found(self) -> None:
         standing = self._standing
-        linked = (member.past for member in standing.linked.values())
-        told = max(past.told for past in (standing.me.past, *others, *linked))
+        told = max(m.past.told for m in (standing.me, *standing.linked.values()))
         view = View(
             standing.run,
             self._generation,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_chaos.protocol.local import AnyLocal, Local
 from lightning_chaos.protocol.messages import AnyMessage, Message
-from lightning_chaos.protocol.values import Member, Past, Uid
+from lightning_chaos.protocol.values import Member, Uid
 
 # ---- events: what the driver saw -----------------------------------------------------------
 
@@ -50,8 +50,6 @@ class Searched:
     """Nobody else can be founding this run now (a lock is held)."""
     problem: str = ""
     """Why this node may neither join nor found, '' if it may."""
-    others: tuple[Past, ...] = ()
-    """What the other candidates bring that are not linked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ class Membership:
         linger_s: how long a finished run is told to latecomers, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
         generation: of a view that it founds.
+        guarded: who has won among candidates founds only when a search says that nobody else can.
     """
 
     def __init__(
@@ -92,10 +93,13 @@ class Membership:
         linger_s: float = 30.0,
         base_epoch: int = 0,
         generation: int = 0,
+        guarded: bool = False,
     ) -> None:
         self.me = me
         self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._on_message)
-        self._arrival = Arrival(self._standing, min_members, base_epoch, generation)
+        self._arrival = Arrival(
+            self._standing, min_members, base_epoch, generation, guarded=guarded
+        )
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
         self._service = Service(
@@ -120,6 +124,16 @@ class Membership:
     def searching(self) -> bool:
         """True until this node founded the run, found it or gave up."""
         return self.role is Role.SEARCHING
+
+    @property
+    def won(self) -> bool:
+        """Enough candidates want this node to found the run."""
+        return self.searching and self._arrival.won
+
+    @property
+    def candidates(self) -> int:
+        """How many are here to found a run, if there is none, this node included."""
+        return 1 + len(self._standing.linked)
 
     @property
     def view(self) -> View | None:
@@ -153,8 +167,8 @@ class Membership:
                 if sender in standing.linked:
                     self._evidence.heard(now, sender)
                     self._on_message(sender, message)
-            case Searched(exclusive=exclusive, problem=problem, others=others):
-                self._arrival.searched(exclusive, problem, others)
+            case Searched(exclusive=exclusive, problem=problem):
+                self._arrival.searched(exclusive, problem)
             case FromWorker(message=said):
                 self._service.hear(said)
             case WorkerGone(reason=reason):

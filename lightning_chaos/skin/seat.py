@@ -112,7 +112,7 @@ class Seat:
             run=run,
             past=past,
             generation=past.generation + 1,
-            candidates=settings.min_members if resuming else 1,
+            gather=resuming and settings.min_members > 1 and settings.join_at_round < 0,
             node=settings.node,
             host=settings.host,
             peers=tuple(str(address) for address in settings.peers),

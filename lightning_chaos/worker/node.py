@@ -149,7 +149,7 @@ class Node:
             base_epoch=view.epoch,
             generation=view.generation,
             past=past,
-            candidates=1,
+            gather=False,
         )
         self._station = self._new_station()
         if self._leaving:  # told to the last incarnation only
