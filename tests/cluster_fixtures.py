@@ -138,10 +138,19 @@ class Cluster(LocalCluster):
         for node in nodes:
             code = self.wait_exit(node, self.bound_s)
             assert code == 0, f"{node} ended with {code}:\n{self.tail(node, 40)}"
-        rounds, failures = stable_rounds(self.now("round"))
+        _, failures = stable_rounds(self.now("round"))
         failures += check_digests(digests(self.events), nodes)
-        failures += check_once(rounds)[1]
+        failures += check_once(self._history())[1]
         assert not failures, failures
+
+    def _history(self) -> dict[int, LogEvent]:
+        """The rounds behind the last state, also those of generations before; lost ones are not."""
+        kept = {int(e["generation"]): int(e["round"]) for e in self.told("restart")}
+        return {
+            int(e["trained"]): e
+            for e in self.told("round")
+            if all(e["trained"] <= kept[later] for later in kept if later > e["generation"])
+        }
 
 
 def _gone(pid: int) -> bool:

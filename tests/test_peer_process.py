@@ -153,6 +153,24 @@ def test_of_nodes_that_meet_as_candidates_the_newest_checkpoint_founds() -> None
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("newest", ["n1", "n2", "n3"])
+def test_candidates_that_know_one_address_in_common_found_one_run(newest: str) -> None:
+    async def scene() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            nodes: dict[str, Worker] = {}
+            peers: tuple[str, ...] = ()  # of the first: it looks in the directory
+            for name in ("n1", "n2", "n3"):
+                past = Past(0, 600 if name == newest else 500)
+                made = workers(name, gather=True, min_members=3, past=past, peers=peers)
+                [nodes[name]] = await stack.enter_async_context(made)
+                peers = (f"127.0.0.1:{nodes['n1'].door.getsockname()[1]}",)
+            standing = {name: await node.hear(local.Standing) for name, node in nodes.items()}
+            assert [name for name, s in standing.items() if not s.newcomer] == [newest]
+            assert {s.view.members[0].node for s in standing.values()} == {newest}
+
+    asyncio.run(scene())
+
+
 def test_a_node_finds_the_run_after_its_founder_died() -> None:
     async def scene() -> None:
         async with workers("n1") as (n1,):

@@ -302,11 +302,13 @@ class Driver:
         patience_ends = self._clock() + self._config.worker_timeout_s
         while self._membership.searching and not self._ending:
             async with search.attempt() as found:
+                if self._gather:
+                    await self._hear_out()
                 result = self._judge(found, directory, patience_ends)
                 if not isinstance(result, NotYet):
                     if not result.problem and self._may_be_found:
                         directory.add(self.me)
-                    if not self._membership.won:
+                    if not self._membership.acceptors:
                         await self._hear_out()
                     self._feed(result)
                     # Not earlier: a caller without a view would look like somebody to wait for,
@@ -336,10 +338,19 @@ class Driver:
         """Whether that is the answer, or there is something to wait for."""
         if found.problem:
             return found
-        if self._gather and not directory.inside() and not self._membership.won:
+        if self._gather and self._must_gather(directory):
             here, needed = self._membership.candidates, self._config.min_members
             return NotYet(f"{here} of {needed} nodes are here to found the run")
         return self._no_run_yet(patience_ends) or found
+
+    def _must_gather(self, directory: DiscoveryDir) -> bool:
+        """Nobody has founded the run, as far as one can see, and this node may not yet.
+
+        Who has accepted this node has not founded; of others one cannot be sure.
+        """
+        inside = {entry.uid for entry in directory.inside()} - {self.me.uid}
+        acceptors = self._membership.acceptors
+        return inside <= self._viewless and not (acceptors and inside <= acceptors)
 
     def _no_run_yet(self, patience_ends: float) -> Searched | NotYet | None:
         """A node that may not found the run waits for it, but not for ever."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import local
+from lightning_chaos.protocol.events import Connect
 from lightning_chaos.protocol.founding import Founding
 from lightning_chaos.protocol.messages import (
     Accept,
     AskCommit,
+    Introduce,
     Offer,
     ViewNews,
     Withdraw,
@@ -41,6 +43,7 @@ class Arrival:
     ) -> None:
         self._standing = standing
         self._founding = Founding(standing.me, min_members)
+        self._min_members = min_members
         self._base_epoch = base_epoch
         self._generation = generation
         self._guarded = guarded
@@ -50,8 +53,27 @@ class Arrival:
 
     def met(self, member: Member) -> None:
         """A link came up."""
-        if self._standing.role is Role.SEARCHING:
-            self._standing.out += self._founding.met(member)
+        standing = self._standing
+        if standing.role is Role.SEARCHING:
+            standing.out += self._founding.met(member)
+            if self._min_members > 1:
+                self._introduce(member)
+
+    def _introduce(self, member: Member) -> None:
+        """Candidates that were told of one in common must meet, too."""
+        standing = self._standing
+        others = [m for uid, m in standing.linked.items() if uid != member.uid]
+        if others:
+            standing.send(member.uid, Introduce(tuple(others)))
+        for other in others:
+            standing.send(other.uid, Introduce((member,)))
+
+    def introduced(self, members: tuple[Member, ...]) -> None:
+        """Others that may found the run, or are in it."""
+        standing = self._standing
+        if standing.role is Role.SEARCHING:
+            new = (m for m in members if m.uid not in standing.linked and m.uid != standing.me.uid)
+            standing.out += [Connect(member) for member in new]
 
     def lost(self, uid: Uid) -> None:
         """A link went down."""
@@ -64,9 +86,9 @@ class Arrival:
             self._standing.out += self._founding.heard(sender, message)
 
     @property
-    def won(self) -> bool:
-        """Enough candidates want this node to found the run."""
-        return self._founding.won
+    def acceptors(self) -> frozenset[Uid]:
+        """See :attr:`Founding.acceptors`."""
+        return self._founding.acceptors
 
     def searched(self, exclusive: bool, problem: str) -> None:
         """Discovery has tried every address it knows."""
@@ -75,7 +97,7 @@ class Arrival:
             return
         if problem:
             self._give_up(problem)
-        elif exclusive and (self.won or not standing.linked):
+        elif exclusive and (self._founding.won or not standing.linked):
             self._found()
         elif exclusive:
             # Whoever is linked is of the run and will tell its view; if not, that is a problem.
@@ -85,7 +107,7 @@ class Arrival:
 
     def check(self) -> None:
         """After every event: this candidate may have won."""
-        if self._standing.role is Role.SEARCHING and self.won and not self._guarded:
+        if self._standing.role is Role.SEARCHING and self._founding.won and not self._guarded:
             self._found()
 
     def tick(self) -> None:

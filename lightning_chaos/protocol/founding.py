@@ -34,6 +34,11 @@ class Founding:
         return self._offering and len(self._accepts) >= self._needed
 
     @property
+    def acceptors(self) -> frozenset[Uid]:
+        """Those who accept this one's offer, itself included, if they are enough."""
+        return frozenset(self._accepts) if self.won else frozenset()
+
+    @property
     def missing(self) -> int:
         """How many acceptances this candidate still lacks."""
         return max(0, self._needed - len(self._accepts | {self._me}))

@@ -42,6 +42,7 @@ from lightning_chaos.protocol.messages import (
     Carry,
     Commit,
     FlushRequest,
+    Introduce,
     JoinReady,
     JoinRequest,
     LastWord,
@@ -126,9 +127,9 @@ class Membership:
         return self.role is Role.SEARCHING
 
     @property
-    def won(self) -> bool:
-        """Enough candidates want this node to found the run."""
-        return self.searching and self._arrival.won
+    def acceptors(self) -> frozenset[Uid]:
+        """Once enough candidates want this node to found the run: who they are, itself included."""
+        return self._arrival.acceptors if self.searching else frozenset()
 
     @property
     def candidates(self) -> int:
@@ -209,6 +210,8 @@ class Membership:
                 self._arrival.news(sender, view)
             case Offer() | Accept() | Withdraw():
                 self._arrival.heard(sender, message)
+            case Introduce(members=members):
+                self._arrival.introduced(members)
             case Refuse(reason=reason, setting=setting):
                 if self.role is Role.NEWCOMER:
                     self._standing.role = Role.OUT
