@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-smoke docs build clean
+.PHONY: help demo test lint bench bench-smoke simulate docs build clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -35,6 +35,7 @@ bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap; plans: t
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
+	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
 	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
 	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
 
@@ -42,8 +43,12 @@ bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
 	$(BIN)/python benchmarks/allreduce.py --smoke
 	$(BIN)/python benchmarks/overlap.py --smoke
+	$(BIN)/python benchmarks/scaling.py --smoke
 	$(BIN)/python benchmarks/planning.py --smoke
 	$(BIN)/python benchmarks/planning_reduce.py --smoke
+
+simulate: $(VENV)/.installed ## play random faults in virtual time until a promise breaks (SEED=n)
+	$(BIN)/python -m lightning_chaos.testing.simulator $(or $(SEED),$(shell date +%s)):
 
 docs: $(VENV)/.installed ## check the links of the documents (they are read as they are)
 	$(BIN)/python docs/check_links.py

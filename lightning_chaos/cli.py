@@ -1,4 +1,4 @@
-"""``lightning-chaos``: show a cluster at work, plan a pull, look at a run, end one."""
+"""``lightning-chaos``: show a cluster at work, storm it, plan a pull, look at a run, end one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rich.table import Table
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
 from lightning_chaos.plan.command import plan
+from lightning_chaos.storm.command import storm
+from lightning_chaos.testing.lab.commands import lab
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.visit import Sight, ask_to_stop, look
 
@@ -88,6 +90,8 @@ def demo(
 
 
 main.add_command(plan)
+main.add_command(lab)
+main.add_command(storm)
 
 
 @main.command()

@@ -12,6 +12,7 @@ ChaosError
 ├── DataError               a DataLoader that cannot be shared exactly
 ├── PlanError               a plan that cannot be made, or not be proved the best
 ├── OperationMismatch       members asked for different operations under one number
+├── LabError                the lab's network is not what it was told to be
 ├── ReplayError             a run log that cannot be replayed here
 └── NodeLost                this node can no longer take part in the run
 """
@@ -73,3 +74,7 @@ class NodeLost(ChaosError, RuntimeError):
 
 class ReplayError(ChaosError, RuntimeError):
     """A run log does not say enough, contradicts itself, or is of another machine or script."""
+
+
+class LabError(ChaosError, RuntimeError):
+    """The lab's network does not do what it was told to; the message says what is amiss."""

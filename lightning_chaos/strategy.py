@@ -30,6 +30,7 @@ from lightning_chaos.replay.node import ReplayNode
 from lightning_chaos.replay.parts import Parts
 from lightning_chaos.replay.quiet import quiet
 from lightning_chaos.replication.image import check_sendable
+from lightning_chaos.skin.chance import begin_common_chance
 from lightning_chaos.skin.checkpoints import Checkpoints
 from lightning_chaos.skin.fingerprint import settings_of
 from lightning_chaos.skin.leaving import LeftRun, PoliteSignals
@@ -220,6 +221,13 @@ class ChaosHooks(Parts, Checkpoints):
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.setup_data()
             trainer.training = True
+
+    def on_validation_start(self) -> None:
+        """All members validate on the same samples, and draw the same."""
+        super().on_validation_start()  # type: ignore[misc]
+        if self._samples is not None:
+            seed = self._samples.ledger.seed
+            begin_common_chance(seed, self._trainer.global_step, self.root_device)
 
     # ---- the end ---------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Clusters of real processes: one fork server for all, and what tests ask of them."""
+"""Clusters of real processes, and what tests ask of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_chaos.demo.checks import check_digests, check_once, digests, stab
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.testing.cluster import POLL_S, LocalCluster
-from lightning_chaos.testing.launch import ForkServer, Running
+from lightning_chaos.testing.launch import ForkServer, Launcher, Running
 from lightning_chaos.visit import ask_to_stop
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -24,13 +24,6 @@ SCRIPTS = Path(__file__).parent / "scripts"
 BOUND_S = 20.0
 
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="session")
-def fork_server(_runtime_root: Path) -> Iterator[ForkServer]:
-    """Where workers are forked from; it has imported torch and Lightning."""
-    with ForkServer() as server:
-        yield server
 
 
 class Cluster(LocalCluster):
@@ -163,7 +156,7 @@ def _gone(pid: int) -> bool:
 class MakeCluster(Protocol):
     """Makes a cluster that the test's end closes."""
 
-    def __call__(self, *args: str, **env: str) -> Cluster:
+    def __call__(self, *args: str, launcher: Launcher = ..., **env: str) -> Cluster:
         """A cluster on ``scripts/train.py`` with this command line and these variables."""
         ...
 
@@ -197,7 +190,12 @@ def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
     with contextlib.ExitStack() as stack:
         count = 0
 
-        def make(*args: str, script: Path = SCRIPTS / "train.py", **env: str) -> Cluster:
+        def make(
+            *args: str,
+            script: Path = SCRIPTS / "train.py",
+            launcher: Launcher = fork_server,
+            **env: str,
+        ) -> Cluster:
             nonlocal count
             count += 1
             return stack.enter_context(
@@ -206,7 +204,7 @@ def cluster(fork_server: ForkServer, tmp_path: Path) -> Iterator[MakeCluster]:
                     args=args,
                     directory=tmp_path / f"run{count}",
                     env={"CHAOS_LINGER": "0", **env},
-                    launcher=fork_server,
+                    launcher=launcher,
                 )
             )
 

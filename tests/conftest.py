@@ -8,10 +8,12 @@ from pathlib import Path
 
 import leaks
 import pytest
-from cluster_fixtures import cluster, fork_server
+from cluster_fixtures import cluster
 from hypothesis import settings
 
-__all__ = ["cluster", "fork_server"]
+__all__ = ["cluster"]
+
+pytest_plugins = ["lightning_chaos.testing.fixtures"]
 
 # Machines are shared and slow at times: the bound is pytest's timeout, not a deadline per example.
 settings.register_profile("house", deadline=None, print_blob=True)

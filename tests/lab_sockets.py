@@ -8,7 +8,7 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -20,13 +20,6 @@ from lightning_chaos.transport.relayed import RelayedDialler
 
 BOUND_S = 10.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-@pytest.fixture
-def relays() -> Iterator[Relays]:
-    """A relay process that ends with the test."""
-    with Relays(seed=1) as started:
-        yield started
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:

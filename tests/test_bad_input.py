@@ -14,7 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from cluster_fixtures import BOUND_S, SCRIPTS, Cluster, MakeCluster, cluster, fork_server
+from cluster_fixtures import BOUND_S, SCRIPTS, Cluster, MakeCluster, cluster
 from lightning.pytorch.callbacks import Callback
 from scripts.exercise import Lesson, dataset
 from torch import nn
@@ -26,7 +26,7 @@ from lightning_chaos.protocol.messages import Hello, Refuse, decode, encode
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member
 from lightning_chaos.transport.door import MAGIC, Kind, preamble
 
-__all__ = ["cluster", "fork_server"]
+__all__ = ["cluster"]
 
 
 # ---- guests that a run cannot take -------------------------------------------------------------

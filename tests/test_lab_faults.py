@@ -150,9 +150,9 @@ def test_a_killed_peer_is_back_as_the_youngest() -> None:
 @pytest.mark.parametrize(
     "cut", [at(seconds=0).cut("a", "b"), at(seconds=0).cut_one_way("b", "a", Cut.REFUSE)]
 )
-def test_of_two_that_lose_their_link_the_younger_goes_until_it_heals(cut: Fault) -> None:
-    assert judge(cut).members == ("a", "c")
-    assert judge(cut, at(seconds=10).heal("b", "a")).members == ("a", "c", "b")
+def test_two_that_lose_their_link_stay_as_long_as_others_reach_both(cut: Fault) -> None:
+    assert judge(cut).members == ("a", "b", "c")
+    assert judge(cut, at(seconds=10).heal("b", "a")).members == ("a", "b", "c")
 
 
 def test_a_lead_that_nobody_reaches_is_left_out_by_the_others() -> None:
@@ -174,6 +174,16 @@ def test_faults_close_together_meet_the_same_view() -> None:
     assert judge(*stops, nodes=nodes).members == ("a", "b")
     assert not judge(*stops, at(seconds=8).stop("b"), nodes=nodes).survives
     assert judge(*stops, at(seconds=9).stop("b"), nodes=nodes).survives
+
+
+def test_a_node_killed_whole_is_known_to_be_dead_on_the_same_host_only() -> None:
+    both = Schedule.of(at(seconds=0).kill("a"), at(seconds=1).kill("b"))
+    assert survivable(both, ABC).members == ("c",)
+    apart = survivable(both, ABC, one_host=False)
+    assert not apart.survives
+    assert apart.reason.startswith("after at={'seconds': 1} do=kill node=b")
+    told = Schedule.of(at(seconds=0).kill("a", Part.WORKER), at(seconds=1).leave("b"))
+    assert survivable(told, ABC, one_host=False).members == ("c",)
 
 
 def test_who_joins_counts_and_who_leaves_does_not() -> None:

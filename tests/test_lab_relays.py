@@ -25,7 +25,6 @@ from lab_sockets import (
     push,
     receive,
     receive_all,
-    relays,
     send,
     until,
 )
@@ -39,8 +38,6 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import dial_tcp
 from lightning_chaos.transport.door import open_door
 from lightning_chaos.transport.relayed import RelayedDialler
-
-__all__ = ["relays"]
 
 # How late a timer of a busy machine may make a piece; too early it never is.
 LATE_S = 0.25

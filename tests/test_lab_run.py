@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from cluster_fixtures import MakeCluster
-from lab_sockets import relays
 
 from lightning_chaos.monitor.runlog import LogTail
 from lightning_chaos.testing.lab.conditions import Shape
@@ -13,8 +12,6 @@ from lightning_chaos.testing.lab.faults import Part, Schedule, at
 from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.testing.lab.survival import survivable
 from lightning_chaos.testing.lab.timings import cost_of
-
-__all__ = ["relays"]
 
 
 def test_the_demos_faults_at_a_round_trip_of_20_ms(cluster: MakeCluster, relays: Relays) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from cluster_fixtures import BOUND_S, SCRIPTS, MakeCluster, cluster, fork_server
+from cluster_fixtures import BOUND_S, SCRIPTS, MakeCluster, cluster
 from scripts.exercise import CASES, Batch, Case, Lesson
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.lr_scheduler import ExponentialLR
@@ -16,7 +16,7 @@ from lightning_chaos.data.loader import permutation
 from lightning_chaos.demo.checks import check_once, digests, stable_rounds
 from lightning_chaos.monitor.runlog import LogEvent
 
-__all__ = ["cluster", "fork_server"]
+__all__ = ["cluster"]
 
 
 def fits_of(events: Sequence[LogEvent], node: str) -> list[list[LogEvent]]:

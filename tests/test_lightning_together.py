@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, cluster, fork_server
+from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, cluster
 
-__all__ = ["cluster", "fork_server"]
+__all__ = ["cluster"]
 
 
 def told(run: Cluster, event: str, node: str, *names: str) -> list[tuple[Any, ...]]:

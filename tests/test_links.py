@@ -6,13 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 from cluster_fixtures import Cluster, MakeCluster
-from lab_sockets import relays
 
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.testing.lab.conditions import Cut, Shape
 from lightning_chaos.testing.lab.relays import Relays
-
-__all__ = ["relays"]
 
 
 def up(run: Cluster, relays: Relays, *nodes: str) -> None:

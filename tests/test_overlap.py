@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, cluster, fork_server
+from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, cluster
 
-__all__ = ["cluster", "fork_server"]
+__all__ = ["cluster"]
 
 SCRIPT = SCRIPTS / "backward.py"
 

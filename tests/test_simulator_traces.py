@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from lightning_chaos.testing.simulator import Case, Fault, draw, simulate
-from lightning_chaos.testing.simulator.faults import strike
+from lightning_chaos.testing.simulator.faults import set_up, strike
 from lightning_chaos.testing.simulator.node import Node
 from lightning_chaos.testing.simulator.outcome import RunLost
 from lightning_chaos.testing.simulator.run import begin, settle
@@ -31,7 +31,8 @@ class Stage:
 
     def __init__(self, names: str, *, seed: int = 1, same_machine: bool = False) -> None:
         self.story: list[str] = []
-        self.world: World = begin(Case(seed, names, same_machine=same_machine), self.story)
+        self.world = World(Case(seed, names, same_machine=same_machine), self.story)
+        begin(self.world)
         self.until(lambda: all(map(self.world.live, names)), "all are started")
         settle(self.world)
         self.sent: list[tuple[str, str, str]] = []
@@ -66,7 +67,7 @@ class Stage:
                 self.strike("cut", a, b)
 
     def heal(self) -> None:
-        self.world.paths.open_all()
+        self.world.heal()
         for name in self.world.names:
             self.world.start(name)
         settle(self.world)
@@ -81,22 +82,34 @@ class Stage:
 @pytest.mark.parametrize(
     ("reached", "goes_on"), [(1, "those who lack it"), (2, "those who have it")]
 )
-@pytest.mark.parametrize("seed", [0, 1, 3])
 def test_a_commit_that_reached_only_some_before_a_split_binds_both_sides(
-    seed: int, reached: int, goes_on: str
+    reached: int, goes_on: str
 ) -> None:
-    stage = Stage("abcde", seed=seed)
-    before = stage.epoch("a")
+    found = 0
+    for seed in range(20):
+        stage = Stage("abcde", seed=seed)
+        before = stage.epoch("a")
 
-    def have() -> str:
-        return "".join(name for name in "abcd" if stage.epoch(name) > before)
+        def have(stage: Stage = stage, before: int = before) -> str:
+            return "".join(name for name in "abcd" if stage.epoch(name) > before)
 
-    stage.strike("kill", "e")
-    stage.until(lambda: len(have()) >= reached, "the COMMIT of a view without e reaches them")
-    sides = {"those who have it": have()}
-    sides["those who lack it"] = "".join(name for name in "abcd" if name not in have())
-    assert len(have()) == reached, "it has reached more"
-    committed = stage.epoch("a")
+        stage.strike("kill", "e")
+        stage.until(lambda: len(have()) >= reached, "the COMMIT of a view without e reaches them")
+        if len(have()) == reached:
+            found += 1
+            sides = {
+                "those who have it": have(),
+                "those who lack it": "".join(name for name in "abcd" if name not in have()),
+            }
+            split_for_good(stage, sides, goes_on)
+        if found == 3:
+            return
+    pytest.fail(f"only {found} seeds are like that")
+
+
+def split_for_good(stage: Stage, sides: dict[str, str], goes_on: str) -> None:
+    """No path between them from now on: one goes on, and both know the same once it is over."""
+    committed = max(stage.epoch(name) for name in "abcd")
     stage.cut(*sides.values())
     stage.run(8.0)
     stood = {who: stage.rounds(side) for who, side in sides.items()}
@@ -181,19 +194,24 @@ def test_a_worker_that_may_enter_round_t_makes_its_peer_refuse_t(seed: int) -> N
     settle(stage.world)
 
 
+def passed_on(stage: Stage) -> int:
+    """So many results others than a have sent."""
+    return sum(kind == "RESULT" and sender != "a" for kind, sender, _ in stage.sent)
+
+
 def test_a_holder_of_results_that_dies_after_the_commit_is_replaced() -> None:
     """The lead's decision names who passes results on; that one dies before it can."""
     found = 0
     for seed in range(60):
         stage = Stage("abcd", seed=seed)
         stage.strike("slow", "a", seconds=20.0)
-        stage.until(lambda s=stage: s.sent.count(("RESULT", "b", "c")) > 2, "b has results")  # type: ignore[misc]
+        stage.until(lambda s=stage: passed_on(s) > 5, "others than a have results")  # type: ignore[misc]
         stage.strike("kill", "d")
         before = stage.epoch("a")
         stage.until(lambda s=stage, e=before: s.epoch("a") > e, "the lead commits")  # type: ignore[misc]
         decision = stage.world.invariants.decisions[stage.epoch("a")]
         assert decision is not None
-        holders = {decision.source, *decision.held.values()} - {""}
+        holders = {*decision.sources[:1], *decision.held.values()}  # every link is there
         holder = next((uid[0] for uid in sorted(holders) if uid[0] != "a"), None)
         if holder is None:
             continue
@@ -238,6 +256,26 @@ def test_a_frame_of_an_epoch_not_yet_installed_waits_for_the_commit(seed: int) -
         if any("says SawEpoch" in line for line in o.story)
     )
     assert not outcome.problem, str(outcome)
+
+
+@pytest.mark.parametrize("seed", range(125, 131))
+def test_a_worker_frozen_for_another_s_change_goes_on_when_the_lead_wakes(seed: int) -> None:
+    """The second tries while the lead sleeps; the lead's change holds all the same.
+
+    Whoever had agreed to the second's is still frozen for it when all is decided, and asks.
+    """
+    faults = (
+        Fault(0.6, "pause_peer", "a", "c", seconds=1.5, after="Prepare"),
+        Fault(0.84, "kill", "c", "a"),
+    )
+    world = World(Case(seed, "abcd", faults, same_machine=True, founders=4))
+    begin(world)
+    for fault in faults:
+        set_up(world, fault)
+    world.until(lambda: len(world.invariants.newest().uids) == 3, "three go on")
+    woke = world.clock.now
+    settle(world)
+    assert world.clock.now - woke < 2.0
 
 
 def test_a_case_always_has_the_same_outcome() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import Hangup, Level
 from lightning_chaos.protocol.lead import Lead
-from lightning_chaos.protocol.linkage import everybody
 from lightning_chaos.protocol.messages import (
     Ack,
     AskCommit,
@@ -115,10 +114,11 @@ class Agreement:
         standing.acceptor.installed(view.epoch)
         self.lead.installed(standing.now, view, old)
         self._requests.installed(view, old, recovered=recovered)
-        if stays_frozen:
+        if stays_frozen or standing.acceptor.frozen:
+            # For a change that came to nothing, or a later one that most likely will.
             self._requests.flush("a worker was frozen for a change that came to nothing")
         standing.said_unreachable = None
-        within = (*everybody(view), *self._requests.leavers)
+        within = (*view.everybody, *self._requests.leavers)
         standing.evidence.keep_only(within)
         standing.routes.keep_only(within)
         reason = commit.proposal.reason
@@ -184,7 +184,7 @@ class Agreement:
     def say_unreachable(self, view: View) -> None:
         """Tell everybody to whom this peer has no link, when that changes."""
         standing = self._standing
-        uids = everybody(view)
+        uids = view.everybody
         mine = standing.evidence.no_link(uids)
         before = standing.said_unreachable
         if mine == before:
@@ -219,7 +219,7 @@ class Agreement:
                 evidence=standing.evidence,
                 acceptor=standing.acceptor,
                 permits=standing.permits,
-                reached=standing.reached(),
+                reaches=standing.reaches,
             )
             if self.lead.resigns:
                 standing.resign("it lacks results that nobody holds any more")

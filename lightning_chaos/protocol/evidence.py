@@ -7,8 +7,9 @@ one of them for a while, say is lost is left out of the plan, and its ends stay.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 
+from lightning_chaos.protocol.reach import partners, unreached
 from lightning_chaos.protocol.values import Pair, Uid, pair_of
 
 MOST_DEAD = 4096
@@ -27,6 +28,8 @@ class Evidence:
         self._complaints: dict[Uid, str] = {}
         self._silent: set[Uid] = set()
         self._says: dict[Uid, dict[Uid, float]] = {}
+        self._denied: dict[Uid, dict[Uid, float]] = {}
+        """The same, by whom it is said of; who said it first comes first."""
         self._ticked_at: float | None = None
         self.dead: dict[Uid, str] = {}
         """Incarnations that vote no more, and how that is known."""
@@ -70,7 +73,18 @@ class Evidence:
     def others_say(self, now: float, reporter: Uid, uids: Collection[Uid]) -> None:
         """Another member's whole list of incarnations to which it has no link."""
         before = self._says.get(reporter, {})
+        if self.told(reporter, uids):
+            return
+        for uid in before.keys() - set(uids):
+            self._take_back(reporter, uid)
         self._says[reporter] = {uid: before.get(uid, now) for uid in uids}
+        for uid in uids:
+            self._denied.setdefault(uid, {}).setdefault(reporter, now)
+
+    def _take_back(self, reporter: Uid, uid: Uid) -> None:
+        del self._denied[uid][reporter]
+        if not self._denied[uid]:
+            del self._denied[uid]
 
     def tick(self, now: float, watched: Iterable[Uid]) -> list[Uid]:
         """Find who has just fallen silent; one's own long pause is held against nobody."""
@@ -88,10 +102,13 @@ class Evidence:
 
     def keep_only(self, uids: Collection[Uid]) -> None:
         """Forget what concerns incarnations that are no longer in the view."""
-        self._complaints = {u: r for u, r in self._complaints.items() if u in uids}
-        self._alive_at = {u: at for u, at in self._alive_at.items() if u in uids}
-        self._says = {u: says for u, says in self._says.items() if u in uids}
-        self._silent &= set(uids)
+        known = set(uids)
+        self._complaints = {u: r for u, r in self._complaints.items() if u in known}
+        self._alive_at = {u: at for u, at in self._alive_at.items() if u in known}
+        self._silent &= known
+        for reporter in self._says.keys() - known:
+            for uid in self._says.pop(reporter):
+                self._take_back(reporter, uid)
 
     # ---- what follows ----------------------------------------------------------------------
 
@@ -99,9 +116,11 @@ class Evidence:
         """Its link carries nothing, though nothing has broken it."""
         return uid in self._silent
 
-    def no_link(self, uids: Iterable[Uid]) -> tuple[Uid, ...]:
+    def no_link(self, uids: Set[Uid]) -> tuple[Uid, ...]:
         """Those of them to which this peer has no link that works, in order."""
-        return tuple(uid for uid in uids if uid != self._me and self.why(uid))
+        doubtful = self.dead.keys() | self._broken.keys() | self._silent | self._complaints.keys()
+        found = doubtful & uids - {self._me}
+        return tuple(uid for uid in uids if uid in found and self.why(uid)) if found else ()
 
     def why(self, uid: Uid) -> str:
         """Why there is no link to it, or why it counts as dead; '' if neither."""
@@ -117,31 +136,39 @@ class Evidence:
         """That one has said that it has no link to this one."""
         return uid in self._says.get(reporter, {})
 
+    def told(self, reporter: Uid, uids: Collection[Uid]) -> bool:
+        """That one has said that it has no link to these, and to nobody else."""
+        said = self._says.get(reporter)
+        return said.keys() == set(uids) if said else not uids
+
     def denied(self, pair: Pair) -> bool:
         """At least one end says that the link is lost."""
         a, b = pair
         return self.says(a, b) or self.says(b, a)
 
-    def confirmed(self, now: float, uids: tuple[Uid, ...]) -> frozenset[Pair]:
+    def confirmed(self, now: float, uids: Set[Uid]) -> frozenset[Pair]:
         """Lost links between two that live: both say so, or one for a while.
 
         The end that says nothing may be dead, or about to say it; so it counts only if it was
         heard a good while later, on whatever path, or if that has lasted longer than a timeout.
         """
         found = set()
-        for a in uids:
-            for b, since in self._says.get(a, {}).items():
-                if b not in uids or a in self.dead or b in self.dead:
-                    continue
-                later = now if b == self._me else self._alive_at.get(b, since)
-                lives = later - since > self._timeout_s / 2
-                if self.says(b, a) or lives or now - since > 2 * self._timeout_s:
+        for b, deniers in self._denied.items():
+            answers = self._says.get(b, {})
+            heard = now if b == self._me else self._alive_at.get(b, 0.0)
+            oldest = next(iter(deniers.values()))
+            if not answers and not self._lasts(now, oldest, heard):
+                continue
+            for a, since in deniers.items():
+                lives = a in answers or self._lasts(now, since, heard)
+                if lives and a in uids and b in uids and not {a, b} & self.dead.keys():
                     found.add(pair_of(a, b))
         return frozenset(found)
 
-    def side(
-        self, now: float, uids: tuple[Uid, ...], missing: Collection[Pair] = ()
-    ) -> tuple[Uid, ...]:
+    def _lasts(self, now: float, since: float, heard: float) -> bool:
+        return heard - since > self._timeout_s / 2 or now - since > 2 * self._timeout_s
+
+    def side(self, now: float, uids: Set[Uid], missing: Collection[Pair] = ()) -> tuple[Uid, ...]:
         """Those of them to whom a path leads from here, this peer among them.
 
         Args:
@@ -150,20 +177,23 @@ class Evidence:
             missing: links that the view has given up; one of them counts again once neither
                 end denies it.
         """
-        lost = {*self.confirmed(now, uids), *(p for p in missing if self.denied(p))}
-        reached, edge = {self._me}, [self._me]
-        while edge:
-            here = edge.pop()
-            for uid in uids:
-                gone = uid in reached or uid in self.dead or self.says(here, uid)
-                if not gone and pair_of(here, uid) not in lost:
-                    reached.add(uid)
-                    edge.append(uid)
-        return tuple(uid for uid in uids if uid in reached)
+        apart = self._apart(now, uids, missing)
+        return tuple(uid for uid in uids if uid not in apart)
 
-    def lost(
-        self, now: float, uids: tuple[Uid, ...], missing: Collection[Pair] = ()
-    ) -> dict[Uid, str]:
+    def lost(self, now: float, uids: Set[Uid], missing: Collection[Pair] = ()) -> dict[Uid, str]:
         """Members of the view (oldest first) that must go, each with the reason."""
-        side = self.side(now, uids, missing)
-        return {u: self.why(u) or "nobody has a link to it" for u in uids if u not in side}
+        apart = self._apart(now, uids, missing)
+        if not apart:
+            return {}
+        return {u: self.why(u) or "nobody has a link to it" for u in uids if u in apart}
+
+    def _apart(self, now: float, uids: Set[Uid], missing: Collection[Pair]) -> Set[Uid]:
+        """Those of them to whom no path leads from here."""
+        if not (self._denied or self.dead):
+            return frozenset()
+        lost = {*self.confirmed(now, uids), *(p for p in missing if self.denied(p))}
+        blocked: dict[Uid, Set[Uid]] = {uid: by.keys() for uid, by in self._denied.items()}
+        for uid, others in partners(lost).items():
+            blocked[uid] = others | blocked.get(uid, set())
+        dead = uids & self.dead.keys()
+        return dead | unreached(self._me, uids - dead if dead else uids, blocked)

@@ -7,7 +7,7 @@ everything along that has been asked for by then.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -27,7 +27,16 @@ from lightning_chaos.protocol.messages import (
     Prepare,
 )
 from lightning_chaos.protocol.permits import Permits
-from lightning_chaos.protocol.values import Ballot, Decision, Pair, Proposal, Uid, View, pair_of
+from lightning_chaos.protocol.values import (
+    Ballot,
+    Decision,
+    Member,
+    Pair,
+    Proposal,
+    Uid,
+    View,
+    pair_of,
+)
 from lightning_chaos.protocol.wishes import Wishes, node_of
 
 Steps = list[tuple[Uid, Message]]
@@ -98,11 +107,11 @@ class Lead:
         evidence: Evidence,
         acceptor: Acceptor,
         permits: Permits,
-        reached: Collection[Uid],
+        reaches: Callable[[Uid], bool],
     ) -> Steps:
         """Messages to send now, to oneself too; empty when there is nothing to do but wait."""
         self._counter = max(self._counter, acceptor.promised.counter)
-        lost = {**evidence.lost(now, view.uids, view.missing), **self._expelled}
+        lost = {**evidence.lost(now, view.seated, view.missing), **self._expelled}
         self.linkage.watch(now, view, evidence)
         cut = self.linkage.cut(now, view, evidence)
         urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
@@ -122,14 +131,14 @@ class Lead:
                 return steps
         if now < self._not_before:
             return []
-        learners = {m.uid for m in view.learners if m.uid in reached and m.uid not in evidence.dead}
+        learners = {m.uid for m in view.learners if reaches(m.uid) and m.uid not in evidence.dead}
         if urgent:
             new = self._without(view, lost, cut, learners, evidence)
             return self._propose(
                 now, Proposal(Ballot(), view.epoch, new, False, urgent), (), view.uids
             )
         gone = {m.uid for m in view.learners} - learners
-        return self._propose_planned(now, view, gone, cut, permits, reached, evidence)
+        return self._propose_planned(now, view, gone, cut, permits, reaches, evidence)
 
     def _urgent(
         self, now: float, lost: Mapping[Uid, str], cut: Collection[Pair], acceptor: Acceptor
@@ -152,11 +161,10 @@ class Lead:
 
     def _my_turn(self, now: float, view: View, lost: Mapping[Uid, str]) -> int | None:
         """0: this member leads; n: it is n-th in line and has waited long enough; else None."""
-        line = [uid for uid in view.uids if uid not in lost]
-        if self._me not in line:
+        rank, since = view.rank(self._me), self._need_since
+        if rank is None or self._me in lost:
             return None
-        place = line.index(self._me)
-        since = self._need_since
+        place = sum(uid not in lost for uid in view.uids[:rank]) if lost else rank
         if place == 0:
             return 0
         if since is not None and now - since > place * 2 * self._timeout_s:
@@ -181,10 +189,9 @@ class Lead:
         if proposal.planned:
             outdated = bool(urgent) or self._counts_on_lost(proposal.view, now, evidence)
         else:
-            learners = {m.uid for m in proposal.view.learners}
-            wanted = self._without(view, lost, cut, learners, evidence)
             new = proposal.view
-            outdated = (new.members, new.missing) != (wanted.members, wanted.missing)
+            wanted = self._left(view, lost, cut, {m.uid for m in new.learners}, evidence)
+            outdated = (new.members, new.learners, new.missing) != wanted
         if outdated or proposal.base != view.epoch:
             self._change = None
             return []
@@ -271,22 +278,33 @@ class Lead:
         evidence: Evidence,
     ) -> View:
         """The view that goes on without those lost, over the links that are left."""
-        members = tuple(m for m in view.members if m.uid not in lost)
+        members, learning, missing = self._left(view, lost, cut, learners, evidence)
+        plan = mesh_plan([m.uid for m in members], missing)
+        epoch = view.epoch + 1
+        return View(view.run, view.generation, epoch, members, learning, view.switch, plan, missing)
+
+    def _left(
+        self,
+        view: View,
+        lost: Mapping[Uid, str],
+        cut: Collection[Pair],
+        learners: Collection[Uid],
+        evidence: Evidence,
+    ) -> tuple[tuple[Member, ...], tuple[Member, ...], tuple[Pair, ...]]:
+        """Members and learners that are left, and the links that are not."""
+        members = tuple(m for m in view.members if m.uid not in lost) if lost else view.members
         learning = tuple(m for m in view.learners if m.uid in learners)
         gone = {*view.missing, *cut}
         if joined(self._me, members, gone) != members:
             # Not even a link that may fail again can be done without.
             gone = {p for p in view.missing if evidence.denied(p)} | {*cut}
             members = joined(self._me, members, gone)
-        missing = told(gone, members, learning)
-        plan = mesh_plan([m.uid for m in members], missing)
-        epoch = view.epoch + 1
-        return View(view.run, view.generation, epoch, members, learning, view.switch, plan, missing)
+        return members, learning, told(gone, members, learning)
 
     @staticmethod
     def _counts_on_lost(view: View, now: float, evidence: Evidence) -> bool:
         """A link that it takes back has been lost again."""
-        lost = evidence.confirmed(now, view.uids)
+        lost = evidence.confirmed(now, view.seated)
         return not lost.issubset(view.missing)
 
     def _propose_planned(
@@ -296,10 +314,10 @@ class Lead:
         gone: set[Uid],
         cut: Collection[Pair],
         permits: Permits,
-        reached: Collection[Uid],
+        reaches: Callable[[Uid], bool],
         evidence: Evidence,
     ) -> Steps:
-        refusals, joining = self.wishes.admissible(now, view, reached, self.fingerprint)
+        refusals, joining = self.wishes.admissible(now, view, reaches, self.fingerprint)
         if refusals:
             return list(refusals)
         margin = 1 if permits.begun >= 0 else 0
@@ -310,7 +328,7 @@ class Lead:
             pair_of(m.uid, uid) for m in joining for uid in view.uids if evidence.says(m.uid, uid)
         }
         missing = kept | never | set(cut)
-        plan = self.wishes.plan(view, joining, gone, reached, switch, missing)
+        plan = self.wishes.plan(view, joining, gone, reaches, switch, missing)
         return self._propose(now, plan.draft, (), plan.asked) if plan else []
 
     def _propose(

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lightning_chaos.protocol.evidence import Evidence
-from lightning_chaos.protocol.values import Member, Pair, Uid, View, pair_of
+from lightning_chaos.protocol.reach import partners, unreached
+from lightning_chaos.protocol.values import Member, Pair, Uid, View
 
 LONGEST_CALM_S = 60.0
 """A link that fails again and again is taken back after so long a calm at most."""
@@ -60,7 +61,7 @@ class Linkage:
 
     def cut(self, now: float, view: View, evidence: Evidence) -> frozenset[Pair]:
         """Links that are lost and that the view still counts on."""
-        return evidence.confirmed(now, everybody(view)) - set(view.missing)
+        return evidence.confirmed(now, view.everybody) - set(view.missing)
 
     def back(self, now: float, view: View, evidence: Evidence) -> frozenset[Pair]:
         """Links that the view has given up and that have worked for long enough."""
@@ -77,15 +78,12 @@ class Linkage:
         return now - past.fine_since >= min(wanted, LONGEST_CALM_S)
 
 
-def everybody(view: View) -> tuple[Uid, ...]:
-    """Members, oldest first, and learners."""
-    return (*view.uids, *(m.uid for m in view.learners))
-
-
 def told(
     pairs: Collection[Pair], members: tuple[Member, ...], learners: tuple[Member, ...]
 ) -> tuple[Pair, ...]:
     """Those pairs that a view of these tells: of two members, or of a learner and a member."""
+    if not pairs:
+        return ()
     seated = {m.uid for m in members}
     known = seated | {m.uid for m in learners}
     return tuple(sorted(p for p in pairs if known.issuperset(p) and not seated.isdisjoint(p)))
@@ -95,12 +93,5 @@ def joined(
     first: Uid, members: tuple[Member, ...], missing: Collection[Pair]
 ) -> tuple[Member, ...]:
     """Those of them to whom a path leads from the first, in order."""
-    reached, edge = {first}, [first]
-    lost = set(missing)
-    while edge:
-        here = edge.pop()
-        for member in members:
-            if member.uid not in reached and pair_of(here, member.uid) not in lost:
-                reached.add(member.uid)
-                edge.append(member.uid)
-    return tuple(m for m in members if m.uid in reached)
+    apart = unreached(first, {m.uid: m for m in members}, partners(missing)) if missing else ()
+    return tuple(m for m in members if m.uid not in apart) if apart else members

@@ -32,7 +32,6 @@ from lightning_chaos.protocol.events import (
     Unlinked,
     WorkerGone,
 )
-from lightning_chaos.protocol.linkage import everybody
 from lightning_chaos.protocol.messages import (
     Abort,
     Accept,
@@ -157,6 +156,9 @@ class Membership:
         standing.now, standing.out = now, []
         if self.role is Role.OUT and not isinstance(event, FromWorker | WorkerGone | Tick):
             return []
+        if isinstance(event, Heard) and self._says_nothing_new(event):
+            self._evidence.heard(now, event.sender)
+            return []
         match event:
             case Linked(member=member):
                 self._on_linked(member)
@@ -178,6 +180,21 @@ class Membership:
                 self._on_tick()
         self._after()
         return standing.out
+
+    def _says_nothing_new(self, event: Heard) -> bool:
+        """A heartbeat that tells a member no more than the one before but the round.
+
+        Most of what comes in is that, and nothing that a member does depends on others' rounds.
+        """
+        status, sender, view = event.message, event.sender, self.view
+        if not isinstance(status, Status) or self.role is not Role.MEMBER or view is None:
+            return False
+        before = self._standing.statuses.get(sender)
+        if before is None or self._evidence.silent(sender) or status.epoch != view.epoch:
+            return False
+        self._standing.statuses[sender] = status
+        same = (before.epoch, before.finished) == (status.epoch, status.finished)
+        return same and self._evidence.told(sender, status.unreachable)
 
     # ---- links -----------------------------------------------------------------------------
 
@@ -317,7 +334,7 @@ class Membership:
     def _on_tick(self) -> None:
         standing = self._standing
         within = standing.view is not None and standing.role in _WITHIN
-        watched = everybody(standing.view) if standing.view is not None and within else ()
+        watched = standing.view.everybody if standing.view is not None and within else ()
         for uid in self._evidence.tick(standing.now, (*watched, *self._requests.leavers)):
             if uid in standing.linked:
                 standing.out.append(Redial(uid, self._evidence.why(uid)))

@@ -105,7 +105,7 @@ class Requests:
             furthest = max((s.round for s in standing.statuses.values()), default=-1)
             if furthest >= self.seat.at_round and self._all_met():
                 self._asked_at = standing.now
-                vain = standing.evidence.no_link(standing.view.uids) if standing.view else ()
+                vain = standing.evidence.no_link(standing.view.seated) if standing.view else ()
                 standing.ask_members(JoinRequest(standing.me, self.seat.fingerprint, vain))
         elif standing.role is Role.LEARNER and self._ready is not None:
             self._asked_at = standing.now

@@ -46,22 +46,26 @@ class Routes:
             to: receiver.
             within: members and learners of the view, who pass messages on.
         """
-        if self._direct(to):
+        if self.direct(to):
             return to
-        firsts = {uid: uid for uid in within if self._direct(uid)}
+        firsts = {uid: uid for uid in within if self.direct(uid)}
+        left = [uid for uid in within if uid not in firsts and uid != self._me]
         queue = deque(firsts)
-        while queue:
+        while queue and left:
             here = queue.popleft()
-            for uid in within:
-                if uid not in firsts and uid != self._me and self._edge(here, uid):
-                    firsts[uid] = firsts[here]
-                    queue.append(uid)
+            near = [uid for uid in left if self._edge(here, uid)]
+            for uid in near:
+                firsts[uid] = firsts[here]
+                left.remove(uid)
+            queue.extend(near)
         if to in within:
             return firsts.get(to)
+        # A stranger says nothing of its links: the way that it came is all that is known.
         back = self.backs.get(to)
-        return back if back is not None and self._direct(back) else None
+        return back if back is not None and self.direct(back) else None
 
-    def _direct(self, uid: Uid) -> bool:
+    def direct(self, uid: Uid) -> bool:
+        """There is a link to it that is not silent."""
         return uid in self._linked and not self._evidence.silent(uid)
 
     def _edge(self, a: Uid, b: Uid) -> bool:

@@ -163,7 +163,7 @@ class Service:
         standing = self._standing
         if standing.finished < 0 or self._all_done:
             return
-        here = standing.evidence.side(standing.now, view.uids, view.missing)
+        here = standing.evidence.side(standing.now, view.seated, view.missing)
         for uid in view.uids:
             status = standing.statuses.get(uid)
             if uid == standing.me.uid or uid not in here:

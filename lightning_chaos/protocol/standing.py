@@ -9,7 +9,6 @@ from lightning_chaos.protocol import local
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, Tell
 from lightning_chaos.protocol.evidence import Evidence
-from lightning_chaos.protocol.linkage import everybody
 from lightning_chaos.protocol.messages import (
     AnyMessage,
     Carry,
@@ -104,21 +103,22 @@ class Standing:
         """The neighbour through which that incarnation is reached; itself if it is linked."""
         if self.view is None:
             return to if to in self.linked else None
-        return self.routes.hop(to, everybody(self.view))
+        return self.routes.hop(to, self.view.everybody)
 
-    def reached(self) -> frozenset[Uid]:
-        """To whom a way is known, linked or not."""
-        known = {*self.linked, *(everybody(self.view) if self.view else ()), *self.routes.backs}
-        return frozenset(uid for uid in known if self.hop(uid) is not None)
+    def reaches(self, uid: Uid) -> bool:
+        """A way to it is known, straight or not."""
+        return self.hop(uid) is not None
 
     def send_all(self, message: Message) -> None:
         """Send to everybody linked, whatever becomes of it there, and to the rest of the view."""
         for uid in self.linked:
             self.out.append(Send(uid, message))
         if self.view is not None:
-            for uid in everybody(self.view):
-                if uid != self.me.uid and self.hop(uid) not in (uid, None):
-                    self.send(uid, message)
+            for uid in self.view.everybody:
+                if uid != self.me.uid and not self.routes.direct(uid):
+                    hop = self.hop(uid)
+                    if hop is not None:
+                        self.pass_on(hop, Carry(self.me.uid, uid, MOST_HOPS, encode(message)))
 
     def ask_members(self, message: Message) -> None:
         """Ask whoever leads: all members hear it, the lead acts on it, now or after a change."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import KeysView
 from functools import cached_property
 
 import msgspec
@@ -98,7 +99,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     missing: tuple[Pair, ...] = ()
     """Pairs of members, or of a learner and a member, between which there is no link; in order."""
 
-    @property
+    @cached_property
     def plan_problem(self) -> str | None:
         """Why the plan does not serve the members, None if it does."""
         return self.plan.check(self.uids, self.missing)
@@ -112,13 +113,31 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """Identities of the members, oldest first."""
         return tuple(m.uid for m in self.members)
 
+    @property
+    def seated(self) -> KeysView[Uid]:
+        """The same, as an ordered set."""
+        return self._ranks.keys()
+
+    @property
+    def everybody(self) -> KeysView[Uid]:
+        """Identities of the members, oldest first, and of the learners: an ordered set."""
+        return self._found.keys()
+
     def find(self, uid: Uid) -> Member | None:
         """The member or learner of that identity, if it is in the view."""
-        return next((m for m in (*self.members, *self.learners) if m.uid == uid), None)
+        return self._found.get(uid)
 
     def rank(self, uid: Uid) -> int | None:
         """Position among the members, None for a learner or stranger."""
-        return next((i for i, m in enumerate(self.members) if m.uid == uid), None)
+        return self._ranks.get(uid)
+
+    @cached_property
+    def _found(self) -> dict[Uid, Member]:
+        return {m.uid: m for m in (*self.members, *self.learners)}
+
+    @cached_property
+    def _ranks(self) -> dict[Uid, int]:
+        return {uid: rank for rank, uid in enumerate(self.uids)}
 
 
 class OpId(msgspec.Struct, frozen=True, array_like=True, order=True):

@@ -5,7 +5,7 @@ Every member hears every request and keeps it, so whoever leads next can act on 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lightning_chaos.planning.mesh import mesh_plan
@@ -60,19 +60,19 @@ class Wishes:
     def installed(self, view: View) -> None:
         """Drop what this view grants, or has made void."""
         learners = {m.uid for m in view.learners}
-        self._leaves &= set(view.uids)
+        self._leaves &= view.seated
         self._ready = {u: r for u, r in self._ready.items() if u in learners}
         self._joins = {u: j for u, j in self._joins.items() if view.find(u) is None}
 
     def admissible(
-        self, now: float, view: View, reached: Collection[Uid], ours: Fingerprint | None
+        self, now: float, view: View, reaches: Callable[[Uid], bool], ours: Fingerprint | None
     ) -> tuple[list[tuple[Uid, Refuse]], tuple[Member, ...]]:
         """Refusals to send, and newcomers that may start to learn now.
 
         Args:
             now: seconds.
             view: installed; while somebody learns, nobody else may start.
-            reached: who can be reached.
+            reaches: whether that one can be reached.
             ours: settings of this node's worker, None while it is not ready.
         """
         if ours is None or view.learners:
@@ -80,7 +80,7 @@ class Wishes:
         refusals: list[tuple[Uid, Refuse]] = []
         joining: list[Member] = []
         for uid, (since, request) in list(self._joins.items()):
-            if uid not in reached:
+            if not reaches(uid):
                 continue
             problem = compare(ours, request.fingerprint)
             namesake = next((m for m in view.members if m.node == request.member.node), None)
@@ -89,7 +89,7 @@ class Wishes:
                 refusals.append((uid, problem))
             elif namesake is None:
                 joining.append(request.member)
-            elif now - since > 3 * self._timeout_s and namesake.uid in reached:
+            elif now - since > 3 * self._timeout_s and reaches(namesake.uid):
                 del self._joins[uid]
                 text = f"a node named {namesake.node} is in the run; choose another CHAOS_NODE"
                 refusals.append((uid, Refuse(text)))
@@ -100,7 +100,7 @@ class Wishes:
         view: View,
         joining: tuple[Member, ...],
         gone: Collection[Uid],
-        reached: Collection[Uid],
+        reaches: Callable[[Uid], bool],
         switch: int,
         missing: Collection[Pair],
     ) -> Plan | None:
@@ -112,22 +112,24 @@ class Wishes:
             view: installed.
             joining: newcomers that may start to learn.
             gone: learners that are lost.
-            reached: who can be reached.
+            reaches: whether that one can be reached.
             switch: its first round; learners in the view have been told theirs.
             missing: links that there will not be; others may be named.
         """
-        leaving = self._leaves & set(view.uids)
+        leaving = self._leaves & view.seated
         if len(leaving) == len(view.members):
             leaving = leaving - {self._me}  # alone at last, its worker just goes
         seated = tuple(
-            m for m in view.learners if self._ready.get(m.uid) == view.switch and m.uid in reached
+            m for m in view.learners if self._ready.get(m.uid) == view.switch and reaches(m.uid)
         )
+        if not (leaving or seated or joining or gone) and set(missing) == set(view.missing):
+            return None
         learners = tuple(m for m in view.learners if m not in seated and m.uid not in gone)
         learners = (*learners, *joining)
         members = (*(m for m in view.members if m.uid not in leaving), *seated)
         members = joined(members[0].uid, members, missing)
         pairs = told(missing, members, learners)
-        links = _links(view.missing, pairs, members, view.learners)
+        links = _links(view.missing, pairs, members, learners)
         if not (leaving or seated or joining or gone or links):
             return None
         new = View(
@@ -184,7 +186,7 @@ def _links(
     members: tuple[Member, ...],
     learners: tuple[Member, ...],
 ) -> list[str]:
-    """Links that come back, and those to learners that go."""
+    """Links that come back or go, between those who are here."""
     here = {m.uid for m in (*members, *learners)}
     back = sorted(p for p in set(before) - set(pairs) if here.issuperset(p))
     lost = sorted(p for p in set(pairs) - set(before) if here.issuperset(p))

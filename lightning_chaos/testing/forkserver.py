@@ -18,6 +18,8 @@ import socket
 import sys
 from typing import Any
 
+from lightning_chaos.testing.lab.wan.enter import enter
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -72,7 +74,7 @@ def _end_with(server: int) -> None:
 
 
 def _become(job: dict[str, Any]) -> None:
-    """Take on the session, environment, directory and output that the job asks for."""
+    """Take on the session, environment, directory, output and host that the job asks for."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
@@ -82,6 +84,8 @@ def _become(job: dict[str, Any]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    if job["host"]:
+        enter(*job["host"])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     sys.argv = list(job["argv"])

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lightning_chaos.testing.lab.wan.enter import Host
+
 # Covers the server's own import of torch and Lightning, which the first request waits for.
 REPLY_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 10.0
@@ -36,9 +38,23 @@ class Launcher(Protocol):
     """Starts Python scripts as processes of their own session."""
 
     def launch(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Path,
+        host: Host | None = None,
     ) -> Running:
-        """Start ``python command...``; stdout and stderr are appended to ``output``."""
+        """Start ``python command...``; stdout and stderr are appended to ``output``.
+
+        Args:
+            command: script and arguments.
+            env: the whole environment.
+            cwd: working directory.
+            output: file, appended to.
+            host: a host of the lab to start it on, None for this machine.
+        """
         ...
 
 
@@ -46,12 +62,19 @@ class ColdStart:
     """A new interpreter for each process, as a user would start it."""
 
     def launch(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Path,
+        host: Host | None = None,
     ) -> Running:
         """See :class:`Launcher`."""
+        whole = [sys.executable, *command]
         with output.open("ab") as file:
             return subprocess.Popen(
-                [sys.executable, *command],
+                host.command(whole) if host else whole,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -89,10 +112,22 @@ class ForkServer:
         self._lock = threading.Lock()
 
     def launch(
-        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        output: Path,
+        host: Host | None = None,
     ) -> Running:
         """See :class:`Launcher`."""
-        job = {"argv": [*command], "env": dict(env), "cwd": str(cwd), "output": str(output)}
+        job = {
+            "argv": [*command],
+            "env": dict(env),
+            "cwd": str(cwd),
+            "output": str(output),
+            "host": host.words if host else None,
+        }
         return _Forked(self, int(self.ask(job)["pid"]))
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,11 @@ class Shape(msgspec.Struct, frozen=True):
     """From the end of sending to arrival, milliseconds."""
     jitter_ms: float = 0.0
     """The delay of each piece is drawn evenly from ``delay_ms ± jitter_ms``; order is kept."""
+    loss_percent: float = 0.0
+    """Packets lost by chance, of 100; namespaces only."""
+    queue_kib: float | None = None
+    """KiB that may wait for the rate before more is dropped, None for a bandwidth-delay product
+    (at least 256 KiB); namespaces only."""
 
     def __post_init__(self) -> None:
         rate = self.rate_mbit
@@ -52,6 +57,12 @@ class Shape(msgspec.Struct, frozen=True):
             raise ConfigError(
                 f"delay_ms={self.delay_ms:g}, jitter_ms={self.jitter_ms:g}: a delay is finite, "
                 "and the jitter at most as big as it"
+            )
+        queue = self.queue_kib
+        if not 0 <= self.loss_percent <= 100 or (queue is not None and not 4 <= queue <= 1 << 20):
+            raise ConfigError(
+                f"loss_percent={self.loss_percent:g}, queue_kib={queue}: 0 to 100 percent may be "
+                "lost, and a queue has 4 KiB to 1 GiB"
             )
 
     @property

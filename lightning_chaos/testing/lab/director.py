@@ -23,7 +23,7 @@ from lightning_chaos.testing.lab.faults import (
     Stop,
     Throttle,
 )
-from lightning_chaos.testing.lab.relays import Relays
+from lightning_chaos.testing.lab.network import Network
 
 TRUTH = "truth.jsonl"
 """Name of the file with the ground truth, in the cluster's directory."""
@@ -34,28 +34,33 @@ class Director:
 
     Every fault is an event ``fault`` of the ground truth, with the fields it has in YAML, but
     that the node is called ``hit``; its time is taken just before it is done.  Signals are real
-    ones; links are cut in the relays.
+    ones; links are cut in the network.
 
     Args:
         schedule: the faults.
         cluster: whose nodes they meet; started with :meth:`start`.
-        relays: what the nodes' links go through.
+        network: what the nodes' links go through.
         env: variables for every node.
         clock: seconds, monotonic.
+
+    Raises:
+        ConfigError: the network cannot do what the schedule asks of its links.
     """
 
     def __init__(
         self,
         schedule: Schedule,
         cluster: LocalCluster,
-        relays: Relays,
+        network: Network,
         *,
         env: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        for fault in schedule.faults:
+            _check(fault.deed, network)
         self._left = list(schedule.faults)
         self._cluster = cluster
-        self._relays = relays
+        self._network = network
         self._env = dict(env or {})
         self._clock = clock
         self._begin: float | None = None
@@ -70,14 +75,19 @@ class Director:
         return self._cluster.directory / TRUTH
 
     @property
+    def begun(self) -> bool:
+        """Seconds count."""
+        return self._begin is not None
+
+    @property
     def done(self) -> bool:
         """Nothing is left to do."""
         return not self._left
 
     def start(self, node: str) -> None:
-        """Start a node behind the relays."""
+        """Start a node in the network."""
         self._log.write("node", name=node)
-        self._cluster.start(node, env=self._env | self._relays.env_for(node))
+        self._cluster.start(node, env=self._env | self._network.env_for(node))
 
     def begin(self) -> None:
         """From now on seconds count."""
@@ -105,7 +115,7 @@ class Director:
             TimeoutError: after ``timeout_s`` seconds some of it is left, since the run does not
                 reach its rounds, or since every node has ended.
         """
-        if self._begin is None:
+        if not self.begun:
             self.begin()
         deadline = self._clock() + timeout_s
         while not self.done:
@@ -120,7 +130,7 @@ class Director:
             time.sleep(POLL_S)
 
     def close(self) -> None:
-        """End the ground truth.  Idempotent; nodes and relays are their owners' to end."""
+        """End the ground truth.  Idempotent; nodes and network are their owners' to end."""
         self._log.close()
 
     def __enter__(self) -> Director:
@@ -144,7 +154,7 @@ class Director:
         return self._begin is not None and self._clock() - self._begin >= fault.at.place
 
     def _do(self, deed: Deed) -> None:
-        cluster, relays = self._cluster, self._relays
+        cluster, network = self._cluster, self._network
         match deed:
             case Kill(node, Part.WORKER):
                 cluster.kill_worker(node)
@@ -161,10 +171,20 @@ class Director:
             case Join(node):
                 self.start(node)
             case CutLink(a, b, how):
-                relays.cut(a, b, how)
+                network.cut(a, b, how)
             case CutOneWay(a, b, how):
-                relays.cut_one_way(a, b, how)
+                network.cut_one_way(a, b, how)
             case Throttle(a, b, shape):
-                relays.shape(shape, a, b)
+                network.shape(shape, a, b)
             case Heal(a, b):
-                relays.heal(a, b)
+                network.heal(a, b)
+
+
+def _check(deed: Deed, network: Network) -> None:
+    match deed:
+        case CutLink(how=how) | CutOneWay(how=how):
+            network.check(how)
+        case Throttle(shape=shape):
+            network.check(shape)
+        case _:
+            pass

@@ -9,45 +9,19 @@ import logging
 import random
 import socket
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.testing.lab.carriage import bound_buffers, carry
 from lightning_chaos.testing.lab.conditions import Cut, Shape
 from lightning_chaos.testing.lab.road import Road
+from lightning_chaos.testing.lab.rules import Pair, Rules
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.relayed import ANSWER_BYTES, Call, receive_call
 
 CALL_TIMEOUT_S = 5.0
 _ACCEPT_AGAIN_S = 0.1
 _logger = logging.getLogger(__name__)
-T = TypeVar("T")
-Pair = tuple[str, str]
-"""From which node to which."""
-
-
-@dataclass(slots=True)
-class Rules(Generic[T]):
-    """What holds for ordered pairs of nodes, named or all; the latest word counts."""
-
-    default: T
-    said: list[tuple[str, str, T]] = field(default_factory=list)
-    """From, to ('*' for every node), and what."""
-
-    def say(self, source: str, target: str, what: T) -> None:
-        """From now on."""
-        self.said = [
-            (s, t, w) for s, t, w in self.said if source not in ("*", s) or target not in ("*", t)
-        ]
-        self.said.append((source, target, what))
-
-    def of(self, source: str, target: str) -> T:
-        """What was said last."""
-        for s, t, what in reversed(self.said):
-            if s in ("*", source) and t in ("*", target):
-                return what
-        return self.default
 
 
 class Relay:

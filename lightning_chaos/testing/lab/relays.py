@@ -8,7 +8,11 @@ import subprocess
 import sys
 import threading
 
+from typing_extensions import override
+
+from lightning_chaos.errors import ConfigError
 from lightning_chaos.testing.lab.conditions import Cut, Shape
+from lightning_chaos.testing.lab.network import Network
 from lightning_chaos.testing.lab.orders import (
     Ask,
     Order,
@@ -19,17 +23,15 @@ from lightning_chaos.testing.lab.orders import (
     encode_line,
     standing_decoder,
 )
-from lightning_chaos.testing.lab.relay import Pair
+from lightning_chaos.testing.lab.rules import Pair
 from lightning_chaos.transport.address import Address
 
-EVERY = "*"
-"""In place of a node's name: all nodes."""
 HOST = "127.0.0.1"
 _ANSWER_TIMEOUT_S = 20.0
 _END_TIMEOUT_S = 5.0
 
 
-class Relays:
+class Relays(Network):
     """A process that takes the place of the network between nodes of this machine.
 
     Nodes that are started with :meth:`env_for` dial it instead of each other.  Conditions hold
@@ -65,6 +67,7 @@ class Relays:
 
     # ---- nodes -----------------------------------------------------------------------------
 
+    @override
     def env_for(self, node: str) -> dict[str, str]:
         """Variables that put a node behind the relay; its port is kept free for it."""
         if node not in self._doors:
@@ -79,30 +82,29 @@ class Relays:
 
     # ---- links -----------------------------------------------------------------------------
 
-    def shape(self, shape: Shape, a: str = EVERY, b: str = EVERY) -> None:
-        """Both directions of these links are like this from now on."""
-        for source, target in {(a, b), (b, a)}:
-            self.shape_one_way(shape, source, target)
+    @override
+    def check(self, what: Shape | Cut) -> None:
+        """See :class:`Network`; relays carry bytes, so there are no packets to lose or to queue."""
+        if isinstance(what, Shape) and (what.loss_percent or what.queue_kib is not None):
+            raise ConfigError(
+                f"loss_percent={what.loss_percent:g}, queue_kib={what.queue_kib}: relays carry "
+                "bytes, not packets; loss and queues need namespaces (root)"
+            )
 
+    @override
     def shape_one_way(self, shape: Shape, source: str, target: str) -> None:
         """From ``source`` to ``target`` links are like this from now on."""
+        self.check(shape)
         self._order(SetShape(source, target, shape))
 
-    def cut(self, a: str, b: str, how: Cut = Cut.SILENT) -> None:
-        """Cut both directions of these links."""
-        for source, target in {(a, b), (b, a)}:
-            self.cut_one_way(source, target, how)
-
+    @override
     def cut_one_way(self, source: str, target: str, how: Cut = Cut.SILENT) -> None:
         """Cut links from ``source`` to ``target`` alone."""
         self._order(SetCut(source, target, how))
 
-    def heal(self, a: str = EVERY, b: str = EVERY) -> None:
-        """These links carry again, both ways; their shape stays."""
-        self.cut(a, b, Cut.NONE)
-
     # ---- watching --------------------------------------------------------------------------
 
+    @override
     def carried_bytes(self) -> dict[Pair, int]:
         """Bytes that arrived so far, by (from, to)."""
         return {(source, target): count for source, target, count in self._order(Ask()).carried}

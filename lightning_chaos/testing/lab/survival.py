@@ -2,14 +2,15 @@
 
 The model knows who runs, who is stopped, which links carry, and who is a member; it counts with
 the protocol's own rule (``protocol.quorum``).  It asks, after every fault, whether there is a
-side (members that run and reach each other, a full mesh) which may agree on the next view.  It
-is careful where it cannot know:
+side (members that run, joined by paths of links) which may agree on the next view.  It is
+careful where it cannot know:
 
 * faults closer together than ``settle`` meet the same view: its members all count still;
 * a stopped process never answers, however soon it goes on;
 * a link counts as lost whichever way it is cut, and however.
 
-All nodes are on one machine, so the death of a process is known for sure.
+On one host the death of a process is known for sure.  Where each node has its own, one that is
+killed whole just falls silent, and its vote counts as missing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Verdict:
     """Of the last view, oldest first."""
 
 
-def survivable(schedule: Schedule, nodes: Sequence[str], settle: float = SETTLE) -> Verdict:
+def survivable(
+    schedule: Schedule, nodes: Sequence[str], settle: float = SETTLE, *, one_host: bool = True
+) -> Verdict:
     """Whether a side keeps quorum at every instant.
 
     Args:
@@ -58,11 +61,12 @@ def survivable(schedule: Schedule, nodes: Sequence[str], settle: float = SETTLE)
         nodes: members when it begins, oldest first.
         settle: faults less than this apart (seconds, or rounds if the schedule goes by rounds)
             meet the same view.
+        one_host: all nodes share a host (relays), and not each has its own (namespaces).
 
     Raises:
         ConfigError: a fault names a node that is not there.
     """
-    model = _Model(list(nodes), set(nodes))
+    model = _Model(list(nodes), set(nodes), one_host)
     for burst in _bursts(schedule.faults, settle):
         dead: set[str] = set()
         side, reason = model.members, ""
@@ -92,6 +96,7 @@ def _bursts(faults: Iterable[Fault], settle: float) -> Iterator[list[Fault]]:
 class _Model:
     members: list[str]
     running: set[str]
+    one_host: bool
     stopped: set[str] = field(default_factory=set)
     cuts: dict[tuple[str, str], Cut] = field(default_factory=dict)
     out: set[str] = field(default_factory=set)
@@ -104,9 +109,13 @@ class _Model:
             case Kill(node, Part.PEER):
                 self.out.add(node)  # its worker starts another peer and joins again
                 return {node}
-            case Kill(node) | Leave(node):
-                self.running.discard(node)
-                self.stopped.discard(node)
+            case Kill(node, part):
+                self._end(node)
+                # A worker's peer says its last word; both together say nothing, and that their
+                # processes are gone is seen on the same host only.
+                return {node} if self.one_host or part is Part.WORKER else set()
+            case Leave(node):
+                self._end(node)
                 return {node}
             case Stop(node):
                 self.stopped.add(node)
@@ -125,6 +134,10 @@ class _Model:
                 pass
         return set()
 
+    def _end(self, node: str) -> None:
+        self.running.discard(node)
+        self.stopped.discard(node)
+
     def side(self, dead: set[str]) -> tuple[list[str] | None, str]:
         """The side that goes on, of the last view's members; None with the reason if none may."""
         last, reason = tuple(self.members), ""
@@ -137,7 +150,7 @@ class _Model:
         return None, reason or "no member is left that runs"
 
     def settle(self, side: list[str]) -> None:
-        """The view has changed; whoever can reach all members comes (back) in."""
+        """The view has changed; whoever a path leads to comes (back) in."""
         self.out.clear()
         others = sorted(self.running - set(side))
         self.members = self._grown(side, self._present(others))
@@ -147,10 +160,12 @@ class _Model:
         return [node for node in nodes if node in self.running and node not in gone]
 
     def _grown(self, side: Sequence[str], others: Iterable[str]) -> list[str]:
+        """The side and whoever of the others a path of links leads to."""
         grown = list(side)
-        for node in others:
-            if node not in grown and all(self._linked(node, other) for other in grown):
-                grown.append(node)
+        left = [node for node in others if node not in grown]
+        while near := next((n for n in left if any(self._linked(n, m) for m in grown)), None):
+            grown.append(near)
+            left.remove(near)
         return grown
 
     def _linked(self, a: str, b: str) -> bool:

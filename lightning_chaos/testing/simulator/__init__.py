@@ -5,9 +5,18 @@ breaks a promise.  Only virtual time passes: a run takes some tens of millisecon
 """
 
 from lightning_chaos.testing.simulator.case import Case, Fault
-from lightning_chaos.testing.simulator.draw import draw
+from lightning_chaos.testing.simulator.draw import draw, draw_large, draw_short
 from lightning_chaos.testing.simulator.outcome import Outcome
 from lightning_chaos.testing.simulator.run import simulate
 from lightning_chaos.testing.simulator.shrink import shrink
 
-__all__ = ["Case", "Fault", "Outcome", "draw", "shrink", "simulate"]
+__all__ = [
+    "Case",
+    "Fault",
+    "Outcome",
+    "draw",
+    "draw_large",
+    "draw_short",
+    "shrink",
+    "simulate",
+]

@@ -1,18 +1,26 @@
 """``python -m lightning_chaos.testing.simulator``: play the cases of seeds.
 
 ``17`` plays one and prints its story.  ``0:2000`` plays many and prints the least that breaks a
-promise, if one does; ``0:2000:2`` plays every second one, for two processes on two cores.
+promise, if one does; ``0:2000:2`` plays every second one.  ``17:`` goes on from there, kind after
+kind, on all cores, until a promise is broken.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 
-from lightning_chaos.testing.simulator.draw import draw
+from lightning_chaos.testing.simulator.draw import DRAWS
 from lightning_chaos.testing.simulator.run import simulate
+from lightning_chaos.testing.simulator.shares import play
 from lightning_chaos.testing.simulator.shrink import shrink
+
+SHRINKS = 20_000
+"""A run of more events takes too long to be played again and again."""
+LAP = {"short": 8000, "life": 2000, "large": 10, "huge": 1}
+"""So many of each kind, by turns, when it goes on and on."""
 
 
 def main() -> int:
@@ -22,25 +30,54 @@ def main() -> int:
         description=__doc__.partition("\n")[2] if __doc__ else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("seeds", type=_seeds, metavar="SEED | FIRST:LAST[:STEP]")
-    seeds: range = parser.parse_args().seeds
-    if len(seeds) == 1:
-        outcome = simulate(draw(seeds[0]))
-        print(outcome)
-        return int(bool(outcome.problem))
+    parser.add_argument("seeds", type=_seeds, metavar="SEED | FIRST:LAST[:STEP] | FIRST:")
+    parser.add_argument("--draw", choices=DRAWS, default="life", help="kind of cases")
+    options = parser.parse_args()
+    match options.seeds:
+        case [int(seed)]:
+            outcome = simulate(DRAWS[options.draw](seed))
+            print(outcome)
+            return int(bool(outcome.problem))
+        case [int(first), None]:
+            return _go_on(first)
+        case seeds:
+            return _play_all(options.draw, range(*seeds))
+
+
+def _play_all(kind: str, seeds: range) -> int:
     begun = time.monotonic()
+    events = []
     for seed in seeds:
-        if simulate(draw(seed), story=False).problem:
-            print(f"seed {seed}:\n{simulate(shrink(draw(seed)))}")
+        outcome = simulate(DRAWS[kind](seed), story=False)
+        events.append(outcome.events)
+        if outcome.problem:
+            least = simulate(shrink(outcome.case)) if outcome.events < SHRINKS else outcome
+            print(f"--draw {kind} {seed}:\n{least}")
             return 1
-    print(f"{len(seeds)} runs, {len(seeds) / (time.monotonic() - begun):.0f} per second")
+    events.sort()
+    rate = len(seeds) / (time.monotonic() - begun)
+    print(
+        f"{len(seeds)} {kind} runs, {rate:.1f} per second; events: {events[len(events) // 2]} in "
+        f"the middle one, {events[len(events) * 9 // 10]} in nine of ten, {events[-1]} at most"
+    )
     return 0
 
 
-def _seeds(text: str) -> range:
-    """``17`` or ``0:2000`` or ``0:2000:2``."""
-    first, *rest = (int(part) for part in text.split(":"))
-    return range(first, *rest) if rest else range(first, first + 1)
+def _go_on(first: int) -> int:
+    for lap in itertools.count():
+        for kind, runs in LAP.items():
+            begin = first + lap * runs
+            print(f"--draw {kind} {begin}:{begin + runs}", flush=True)
+            said, kept = play(kind, begin, runs)
+            print(said, end="", flush=True)
+            if not kept:
+                return 1
+    return 0
+
+
+def _seeds(text: str) -> list[int | None]:
+    """``17`` or ``0:2000`` or ``0:2000:2`` or ``17:``."""
+    return [int(part) if part else None for part in text.split(":")]
 
 
 if __name__ == "__main__":

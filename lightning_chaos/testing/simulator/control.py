@@ -6,9 +6,8 @@ broken one is dialled once more before it counts as down.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from lightning_chaos.protocol import events
@@ -21,18 +20,30 @@ from lightning_chaos.testing.simulator.paths import Paths
 NEVER = float("inf")
 PATIENCE_S = 1.0
 """How long a member is dialled before it is reported as down."""
+TWICE = 0.3
+"""Chance of a message to come twice while there are two connections."""
+
+Tap = Callable[[Node, Message], None]
+"""Sees what a node sends."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
+class End:
+    """One end of a control connection."""
+
+    open: float
+    """From when on it may be used."""
+    last: float
+    """When the last message to it arrives."""
+    held: list[Message] = field(default_factory=list)
+    """What a stalled path keeps from it."""
+
+
+@dataclass(eq=False, slots=True)
 class Connection:
-    """One control connection."""
+    """One control connection, with an end at each of two nodes."""
 
-    open: dict[Uid, float]
-    """From when on each end may use it."""
-    last: dict[Uid, float]
-    """When the last message to each end arrives."""
-    queues: dict[Uid, deque[tuple[float, Message]]]
-    """What is under way to each end, and when it is due."""
+    ends: dict[Uid, End]
     broken: bool = False
 
 
@@ -59,37 +70,36 @@ class Control:
         self._clock, self._paths, self._nodes = clock, paths, nodes
         self._same_machine = same_machine
         self._give = give
-        self._connections: dict[frozenset[Uid], Connection] = {}
+        self.taps: list[Tap] = []
 
     def _state(self, node: Node, uid: Uid) -> str:
         return self._paths.state(node.name, self._nodes[uid].name)
+
+    def _joined(self, node: Node, uid: Uid) -> bool:
+        return self._paths.joined(node.name, self._nodes[uid].name)
 
     def _delay(self, node: Node) -> float:
         return self._paths.delay(node.name)
 
     # ---- dialling --------------------------------------------------------------------------
 
-    def linked(self, a: Uid, b: Uid) -> bool:
-        """A connection between them stands, or is being made."""
-        connection = self._connections.get(frozenset((a, b)))
-        return connection is not None and not connection.broken
-
     def dial(self, node: Node) -> None:
         """Dial whom it wants and is not linked to; say of whom cannot be reached for long."""
+        lacking = node.wanted.keys() - node.links.keys()
+        if not lacking:
+            return
         view = node.peer.view
-        for uid, since in list(node.wanted.items()):
-            if self.linked(node.uid, uid):
-                continue
+        for uid in [uid for uid in node.wanted if uid in lacking]:
             other = self._nodes[uid]
             gone = self._same_machine and not other.peer_alive
             if not other.peer_alive:
                 # Whoever answers at its address now is its next incarnation.
-                newest = next(n for n in reversed(self._nodes.values()) if n.name == other.name)
-                if newest is not node:
+                newest = self._nodes.newest(other.name)
+                if newest is not None and newest is not node:
                     self.connect(node, newest.uid)
-            if other.peer_alive and not self._state(node, uid):
+            if other.peer_alive and self._joined(node, uid):
                 self.connect(node, uid)
-            elif gone or self._clock.now - since > PATIENCE_S:
+            elif gone or self._clock.now - node.wanted[uid] > PATIENCE_S:
                 self._report_down(node, uid, "connection refused")
                 if gone or view is None or view.find(uid) is None:
                     del node.wanted[uid]
@@ -99,15 +109,19 @@ class Control:
     def connect(self, node: Node, uid: Uid) -> None:
         """Make a connection, if that is possible."""
         other = self._nodes[uid]
-        if self.linked(node.uid, uid) or not other.peer_alive or self._state(node, uid):
+        if uid in node.links or not other.peer_alive or not self._joined(node, uid):
             return
         at = self._clock.now + self._delay(node)
-        opened = {node.uid: at, uid: at + self._delay(other)}
-        connection = Connection(opened, dict(opened), {node.uid: deque(), uid: deque()})
-        self._connections[frozenset((node.uid, uid))] = connection
+        connection = self.join(node, other, at, at + self._delay(other))
         for one, two in ((node, other), (other, node)):
             up = partial(self._up, connection, one, two)
-            self._clock.after(connection.open[one.uid] - self._clock.now, up)
+            self._clock.after(connection.ends[one.uid].open - self._clock.now, up)
+
+    def join(self, node: Node, other: Node, at: float, there_at: float) -> Connection:
+        """A connection that can be used from these times on, by node and by other."""
+        ends = {node.uid: End(at, at), other.uid: End(there_at, there_at)}
+        connection = node.links[other.uid] = other.links[node.uid] = Connection(ends)
+        return connection
 
     def _up(self, connection: Connection, node: Node, other: Node) -> None:
         if other.uid in node.wanted:
@@ -126,46 +140,49 @@ class Control:
 
     def end(self, node: Node, *, polite: bool) -> None:
         """The peer's process is gone."""
-        for pair in [p for p in self._connections if node.uid in p]:
-            (other,) = pair - {node.uid}
+        for other in list(node.links):
             self._break_when_heard(node, other, polite=polite)
 
     def _break_when_heard(self, node: Node, other: Uid, *, polite: bool) -> None:
         """A stalled path lets no reset through; a polite end sends what is queued first."""
-        connection = self._connections.get(frozenset((node.uid, other)))
-        queued = polite and connection is not None and connection.last[other] > self._clock.now
-        if self._state(node, other) == "stalled" or queued:
-            later = partial(self._break_when_heard, node, other, polite=polite)
-            self._clock.after(0.01, later)
+        connection = node.links.get(other)
+        if connection is None:
+            return
+        later = partial(self._break_when_heard, node, other, polite=polite)
+        queued = connection.ends[other].last - self._clock.now
+        if self._state(node, other) == "stalled":
+            self._paths.when_open(node.name, self._nodes[other].name, later)
+        elif polite and queued > 0:
+            self._clock.after(queued + 0.001, later)
         else:
             self.break_(node.uid, other)
 
     def break_(self, a: Uid, b: Uid) -> None:
         """The connection is reset: what is under way is lost."""
-        connection = self._connections.get(frozenset((a, b)))
-        if connection is None or connection.broken:
+        connection = self._nodes[a].links.pop(b, None)
+        if connection is None:
             return
+        del self._nodes[b].links[a]
         connection.broken = True
         for uid, other in ((a, b), (b, a)):
             node = self._nodes[uid]
             self._clock.after(self._delay(node), partial(self._reset, node, other))
 
     def _reset(self, node: Node, uid: Uid) -> None:
-        if not node.peer_alive or self.linked(node.uid, uid):
+        if not node.peer_alive or uid in node.links:
             return
         view = node.peer.view
         needed = uid in node.wanted or (view is not None and view.find(uid) is not None)
         alive = self._nodes[uid].peer_alive
-        if needed and alive and not self._state(node, uid):
+        if needed and alive and self._joined(node, uid):
             self.connect(node, uid)
         elif needed and alive:
-            pause = self._clock.rng.uniform(0.0, 0.5)
-            self._clock.after(pause, partial(self._still_down, node, uid))
+            self._clock.after(self._paths.vain_s(), partial(self._still_down, node, uid))
         else:
             self._report_down(node, uid, "connection reset")
 
     def _still_down(self, node: Node, uid: Uid) -> None:
-        if not self.linked(node.uid, uid):
+        if uid not in node.links:
             self._report_down(node, uid, "connection reset")
             node.wanted.setdefault(uid, NEVER)
 
@@ -182,28 +199,49 @@ class Control:
 
     def send(self, node: Node, to: Uid, message: Message) -> None:
         """A message goes on its way, if there is a connection."""
-        connection = self._connections.get(frozenset((node.uid, to)))
-        if connection is None or connection.broken or connection.open[node.uid] > self._clock.now:
+        connection, now = node.links.get(to), self._clock.now
+        if connection is None or connection.ends[node.uid].open > now:
             return
-        at = max(connection.last[to], self._clock.now + self._delay(node))
-        connection.last[to] = at
-        connection.queues[to].append((at, message))
-        arrive = partial(self._arrive, connection, node, self._nodes[to])
-        self._clock.after(at - self._clock.now, arrive)
-        if not isinstance(message, Status):
-            self._paths.sent(type(message).__name__, node.name, self._nodes[to].name)
+        for tap in self.taps:
+            tap(node, message)
+        end, other = connection.ends[to], self._nodes[to]
+        arrive = partial(self._arrive, connection, node, other, message)
+        at = now + self._delay(node)
+        if not self._paths.doubled(node.name, other.name):
+            at = end.last = max(end.last, at)
+        elif self._clock.rng.random() < TWICE:
+            self._clock.after(self._delay(node), arrive)
+        self._clock.after(at - now, arrive)
+        if self._paths.watchers and not isinstance(message, Status):
+            self._paths.sent(type(message).__name__, node.name, other.name)
 
-    def _arrive(self, connection: Connection, sender: Node, node: Node) -> None:
-        """Hand over what is due."""
-        queue = connection.queues[node.uid]
-        while queue and queue[0][0] <= self._clock.now:
-            if connection.broken or not node.peer_alive:
-                return
-            if self._paths.state(sender.name, node.name) == "stalled":
-                # TCP sends it again until it gets through, in order with what comes after.
-                self._clock.after(0.02, partial(self._arrive, connection, sender, node))
-                return
-            _, message = queue.popleft()
-            if not isinstance(message, Status):
-                self._clock.tell(sender.uid, ">", node.uid, message)
-            self._give(node, events.Heard(sender.uid, message))  # type: ignore[arg-type]
+    def _arrive(self, connection: Connection, sender: Node, node: Node, message: Message) -> None:
+        """Hand it over, or hold it back while the path is stalled."""
+        if connection.broken or not node.peer_alive:
+            return
+        held = connection.ends[node.uid].held
+        if held:
+            held.append(message)
+        elif self._paths.state(sender.name, node.name) == "stalled":
+            # TCP sends it again until it gets through, in order with what comes after.
+            held.append(message)
+            release = partial(self._release, connection, sender, node)
+            self._paths.when_open(sender.name, node.name, release)
+        else:
+            self._hand_over(sender, node, message)
+
+    def _release(self, connection: Connection, sender: Node, node: Node) -> None:
+        if self._paths.state(sender.name, node.name) == "stalled":
+            release = partial(self._release, connection, sender, node)
+            self._paths.when_open(sender.name, node.name, release)
+            return
+        end = connection.ends[node.uid]
+        held, end.held = end.held, []
+        for message in held:
+            if not connection.broken and node.peer_alive:
+                self._hand_over(sender, node, message)
+
+    def _hand_over(self, sender: Node, node: Node, message: Message) -> None:
+        if not isinstance(message, Status):
+            self._clock.tell(sender.uid, ">", node.uid, message)
+        self._give(node, events.Heard(sender.uid, message))  # type: ignore[arg-type]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations
 
 from lightning_chaos.testing.simulator.case import FAULTY_S, Case, Fault
 
@@ -17,13 +19,16 @@ COMMON = {
     "restart": 4,
     "cut": 3,
     "stall": 2,
+    "mute": 2,
     "blip": 4,
     "blip_data": 2,
+    "double": 2,
     "pause_peer": 2,
     "hang_worker": 2,
     "leave": 2,
     "isolate": 3,
     "black_hole": 2,
+    "deafen": 1,
     "slow": 1,
     "drag": 2,
 }
@@ -32,19 +37,33 @@ COMMON = {
 STORM = (
     "cut",
     "stall",
+    "mute",
     "blip",
     "blip_data",
+    "double",
     "isolate",
     "black_hole",
     "pause_peer",
     "hang_worker",
     "drag",
 )
-BETWEEN_MACHINES = ("cut", "stall", "isolate", "black_hole")
+LINKS = ("cut", "cut", "mute", "stall", "flap", "blip", "double")
+"""What happens to one link."""
+BETWEEN_MACHINES = ("cut", "flap", "stall", "mute", "isolate", "black_hole", "deafen")
 """What does not happen between processes of one machine."""
 CALLS = ("kill", "leave", "leave", "blip_data", "hang_worker", "kill_worker", "restart")
 """What calls for a change of the view."""
-HINDRANCES = ("pause_peer", "pause_peer", "isolate", "black_hole", "stall", "cut", "kill_peer")
+HINDRANCES = (
+    "pause_peer",
+    "pause_peer",
+    "isolate",
+    "black_hole",
+    "deafen",
+    "stall",
+    "mute",
+    "cut",
+    "kill_peer",
+)
 
 MESSAGES = (
     "Prepare",
@@ -59,6 +78,7 @@ MESSAGES = (
     "Unreachable",
     "LastWord",
     "AskCommit",
+    "Carry",
     "Pull",
     "CONTRIBUTION",
     "RESULT",
@@ -66,39 +86,109 @@ MESSAGES = (
 """What faults lie in wait for: messages, pulls, and frames."""
 
 
-def draw(seed: int) -> Case:
-    """The case of that seed."""
-    rng = random.Random(f"case {seed}")
-    names = NODES[: rng.choice((2, 3, 3, 4, 5))]
-    same_machine = rng.random() < 0.3
-    make = rng.choice((_mixed, _mixed, _storm, _duel, _duel, _duel, _sluggish))
-    faults = make(_Dice(rng, names, same_machine))
-    faults.sort(key=lambda fault: fault.at)
-    return Case(seed, names, tuple(faults), same_machine, rng.random() < 0.3)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Dice:
     """What the faults of a case are drawn with."""
 
     rng: random.Random
-    names: str
+    names: Sequence[str]
     same_machine: bool
+    first_s: float
+    """No fault strikes before this."""
+    middle_s: float
+    """About which half of them strike."""
+    last_s: float
+    haste: float = 1.0
+    """So many times as long as usual what lasts lasts."""
 
     def fault(self, kinds: Sequence[str], lasts: Sequence[float], waiting: float = 0.0) -> Fault:
         """One of these kinds; with a chance of ``waiting`` it waits for a message."""
         rng = self.rng
-        kinds = [k for k in kinds if not (self.same_machine and k in BETWEEN_MACHINES)]
+        kinds = [k for k in kinds if not (self.same_machine and k in BETWEEN_MACHINES)] or ["blip"]
         a, b = rng.sample(self.names, 2)
-        at = rng.uniform(0.3, FAULTY_S) if rng.random() < 0.5 else rng.gauss(4.0, 0.3)
         after = rng.choice(MESSAGES) if rng.random() < waiting else ""
         count = rng.randint(1, 6) if after else 1
-        kind, seconds = rng.choice(kinds), rng.choice(lasts)
-        return Fault(round(max(at, 0.1), 2), kind, a, b, seconds, after, count)
+        seconds = round(rng.choice(lasts) * self.haste, 2)
+        return Fault(self.when(), rng.choice(kinds), a, b, seconds, after, count)
+
+    def when(self) -> float:
+        """A time at which something strikes, virtual seconds."""
+        rng = self.rng
+        even = rng.random() < 0.5
+        at = rng.uniform(self.first_s, self.last_s) if even else rng.gauss(self.middle_s, 0.3)
+        return round(max(at, 0.1), 2)
+
+
+Make = Callable[[_Dice], list[Fault]]
+
+
+def draw(seed: int) -> Case:
+    """The case of that seed: up to five nodes find each other, and faults strike for a while."""
+    rng = random.Random(f"case {seed}")
+    names = NODES[: rng.choice((2, 3, 3, 4, 5))]
+    same_machine = rng.random() < 0.3
+    make: Make = rng.choice(
+        (_mixed, _mixed, _storm, _duel, _duel, _duel, _sluggish, _links, _at_once)
+    )
+    faults = _sorted(make(_Dice(rng, names, same_machine, 0.3, 4.0, FAULTY_S)))
+    ends = rng.random() < 0.3
+    skew = rng.choice((0.0, 0.0, 0.02, 0.1))
+    apart = () if same_machine or rng.random() < 0.8 else _unlinked(rng, names)
+    return Case(seed, names, faults, same_machine, ends, unlinked=apart, skew=skew)
+
+
+def draw_short(seed: int) -> Case:
+    """Five nodes, of which most begin as one cluster, and one to four faults at once."""
+    rng = random.Random(f"short {seed}")
+    same_machine = rng.random() < 0.2
+    founders = rng.choice((3, 4, 5, 5, 5, 5))
+    makes: tuple[Make, ...] = (_few, _few, _duel, _duel, _at_once, _links)
+    faults = rng.choice(makes)(_Dice(rng, NODES, same_machine, 0.1, 0.4, 0.7, haste=0.3))
+    return Case(
+        seed,
+        NODES,
+        _sorted(faults[:4]),
+        same_machine,
+        ends=rng.random() < 0.1,
+        founders=founders,
+        unlinked=()
+        if same_machine or founders < 5 or rng.random() < 0.85
+        else _unlinked(rng, NODES),
+        skew=rng.choice((0.0, 0.0, 0.0, 0.1)),
+        quiet_at=0.8,
+        returns=rng.random() < 0.05,
+    )
+
+
+def draw_large(seed: int, nodes: int = 50) -> Case:
+    """Many nodes, of which most begin as one cluster; a few faults, and some who join.
+
+    Args:
+        seed: of all chance.
+        nodes: how many there are.
+    """
+    rng = random.Random(f"large {seed}")
+    timeout_s = max(1.0, nodes / 100)  # heartbeats are as many as pairs
+    founders = nodes - rng.randint(0, 3)
+    case = Case(seed, nodes, founders=founders, quiet_at=4.0, pace=3.0, timeout_s=timeout_s)
+    dice = _Dice(rng, case.nodes, False, 0.3, 1.5, 3.5, haste=0.5)
+    faults = [*_few(dice), *rng.choice((_links, _at_once, _duel))(dice)]
+    faults += [Fault(dice.when(), "restart", name) for name in case.nodes[case.founders :]]
+    return dataclasses.replace(case, faults=_sorted(faults), skew=rng.choice((0.0, 0.05)))
+
+
+def _sorted(faults: list[Fault]) -> tuple[Fault, ...]:
+    return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+def _few(dice: _Dice) -> list[Fault]:
+    """One or two of anything."""
+    kinds = [kind for kind, times in COMMON.items() for _ in range(times)]
+    return [dice.fault(kinds, (0.2, 0.7), 0.4) for _ in range(dice.rng.randint(1, 3))]
 
 
 def _mixed(dice: _Dice) -> list[Fault]:
-    """A few of anything."""
+    """A few of some kinds."""
     some = {*dice.rng.sample(sorted(COMMON), dice.rng.randint(2, 8)), "kill"}
     kinds = [kind for kind, times in COMMON.items() if kind in some for _ in range(times)]
     count = dice.rng.choice((1, 2, 3, 5, 8))
@@ -135,3 +225,38 @@ def _sluggish(dice: _Dice) -> list[Fault]:
         count = rng.randint(1, 3 if after == "Pull" else 30)
         faults.append(dataclasses.replace(fault, after=after, count=count))
     return faults
+
+
+def _links(dice: _Dice) -> list[Fault]:
+    """Links fail, for short or for long, and perhaps a node goes too."""
+    lasts = (0.1, 0.4, 1.5, 3.0)
+    faults = [dice.fault(LINKS, lasts) for _ in range(dice.rng.randint(1, 4))]
+    if dice.rng.random() < 0.4:
+        faults.append(dice.fault(("kill", "leave", "kill_peer", "restart"), (1.0,), 0.5))
+    return faults
+
+
+def _at_once(dice: _Dice) -> list[Fault]:
+    """A link is lost, and in the same moment a node, perhaps the one that would relay."""
+    rng = dice.rng
+    first = dice.fault(LINKS, (0.7, 3.0))
+    third = rng.choice([name for name in dice.names if name not in (first.a, first.b)] or [first.a])
+    kind = rng.choice(("kill", "kill", "kill_peer", "kill_worker", "leave", "pause_peer"))
+    gap = rng.choice((0.0, 0.0, 0.05, 0.4))
+    return [first, Fault(round(first.at + gap, 2), kind, third)]
+
+
+def _unlinked(rng: random.Random, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs without a path; those that are left join all, whoever of three or more goes."""
+    ring = {frozenset(pair) for pair in zip(names, (*names[1:], names[0]), strict=True)}
+    others = [pair for pair in combinations(names, 2) if frozenset(pair) not in ring]
+    return tuple(sorted(rng.sample(others, rng.randint(0, len(others)))))
+
+
+DRAWS: dict[str, Callable[[int], Case]] = {
+    "life": draw,
+    "short": draw_short,
+    "large": draw_large,
+    "huge": partial(draw_large, nodes=1000),
+}
+"""Ways to draw a case, by name."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.quorum import may_commit
-from lightning_chaos.protocol.values import Ballot, Decision, OpId, Uid, View
+from lightning_chaos.protocol.reach import partners, unreached
+from lightning_chaos.protocol.values import Ballot, Decision, OpId, Uid, View, pair_of
 from lightning_chaos.testing.simulator.outcome import RunLost, Violation
+from lightning_chaos.testing.simulator.seats import Seats
 from lightning_chaos.testing.simulator.training import Entry
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ class Invariants:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.seats = Seats(world)
         self._views: dict[int, View] = {}
         self._bases: dict[int, int] = {}
         self.decisions: dict[int, Decision | None] = {}
@@ -49,17 +53,21 @@ class Invariants:
             if any(n is not node for n in self.members()):
                 raise Violation(f"{node.uid} founded a second run")
             raise RunLost
-        self._founder = node
         assert node.peer.view is not None
-        self._views[node.peer.view.epoch] = node.peer.view
+        self.begun_together(node, node.peer.view)
+
+    def begun_together(self, founder: Node, view: View) -> None:
+        """The run begins with this view."""
+        self._founder = founder
+        self._views[view.epoch] = view
 
     def installed(self, node: Node, said: local.Install) -> None:
         """One view per epoch, one decision too, both agreed to; epochs only grow."""
         view = said.view
         known = self._views.get(view.epoch)
-        if known is not None and known != view and self._held(known):
-            raise Violation(f"two views of epoch {view.epoch}: {_names(known)}; {_names(view)}")
-        if view != known:
+        if known is not view and known != view:
+            if known is not None and self._held(known):
+                raise Violation(f"two views of epoch {view.epoch}: {_names(known)}; {_names(view)}")
             self._views[view.epoch], self.decisions[view.epoch] = view, said.decision
             self._agreed(node, view)
         if self.decisions[view.epoch] != said.decision:
@@ -76,7 +84,9 @@ class Invariants:
         return any(n.peer.view == view for n in self.members())
 
     def _agreed(self, node: Node, view: View) -> None:
-        """The last view agreed to it, and so did any later one that somebody works under.
+        """The last view agreed to it, and so did any other that followed on that one.
+
+        That is, if somebody works under it, or under what followed on it in turn.
 
         Counted here from what the members themselves hold, not by the rule under test.
         """
@@ -85,14 +95,22 @@ class Invariants:
             return  # a later one was installed within the same step
         proposal = commit.proposal
         self._bases[view.epoch] = proposal.base
+        self.seats.changed(self._views[proposal.base], view, planned=proposal.planned)
         agreed = self._acked.pop(proposal.ballot, set()) | {proposal.ballot.proposer}
         held = {n.peer.view.epoch for n in self.members() if n.peer.view and n is not node}
-        for epoch in (proposal.base, *sorted(e for e in held if proposal.base < e != view.epoch)):
+        rivals = {self._above(e, proposal.base) for e in held if proposal.base < e != view.epoch}
+        for epoch in (proposal.base, *sorted(rivals - {view.epoch})):
             if not self._binds(self._views[epoch].uids, agreed):
                 raise Violation(
                     f"{node.uid} commits epoch {view.epoch} of {_names(view)}, to which the "
                     f"members {_names(self._views[epoch])} of epoch {epoch} did not agree"
                 )
+
+    def _above(self, epoch: int, base: int) -> int:
+        """The first view after that base on the way to that epoch."""
+        while self._bases.get(epoch, base) > base:
+            epoch = self._bases[epoch]
+        return epoch
 
     def _binds(self, last: tuple[Uid, ...], agreed: set[Uid]) -> bool:
         """More than half, or half with the oldest; or all others died."""
@@ -115,7 +133,7 @@ class Invariants:
 
     def members(self) -> list[Node]:
         """All who take part in the run, as far as they know."""
-        return [n for n in self._world.nodes.values() if n.member]
+        return [n for n in self._world.nodes if n.member]
 
     def lost(self) -> bool:
         """Nobody is left who holds the state."""
@@ -130,10 +148,12 @@ class Invariants:
         """Whether those who live may go on without the others, by the rule of design §4.
 
         They need a quorum of the newest view they know, and of any that those who are gone may
-        have committed on top of it.
+        have committed on top of it; and paths that lead from each to each.
         """
         members, newest = self.members(), self.newest()
         live = {n.uid for n in members}
+        if not (self.joined([n for n in self._world.nodes if n.alive]) and self.joined(members)):
+            return False  # newcomers carry nothing between members
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]
         maybe = [p for given in acked for p in given if p.view.epoch > newest.epoch]
@@ -141,6 +161,13 @@ class Invariants:
             dead.update(node.peer._standing.evidence.dead)
         views = (newest, *(p.view for p in maybe if p.ballot.proposer not in live))
         return all(may_commit(view.uids, live, dead)[0] for view in views)
+
+    def joined(self, nodes: list[Node]) -> bool:
+        """Paths lead from each to each, over these alone."""
+        paths = self._world.paths
+        pairs = ((a, b) for a, b in combinations(nodes, 2) if not paths.joined(a.name, b.name))
+        apart = partners(pair_of(a.uid, b.uid) for a, b in pairs)
+        return not unreached(nodes[0].uid, [n.uid for n in nodes], apart) if apart else True
 
     # ---- rounds and operations -------------------------------------------------------------
 

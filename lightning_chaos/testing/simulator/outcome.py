@@ -27,6 +27,8 @@ class Outcome:
     case: Case
     problem: str
     """The promise that was broken, '' if all were kept."""
+    events: int
+    """So many things happened."""
     story: tuple[str, ...]
     """What happened, a line each with its virtual time; empty unless it was asked for."""
 

@@ -46,7 +46,7 @@ def _donors(world: World, worker: Worker) -> list[Worker]:
     """Members that stand still with the image it is to pull, and can be reached."""
     place = worker.place
     assert place is not None
-    uids = [uid for uid in place.uids if world.wires.reaches(worker.uid, uid)]
+    uids = [uid for uid in place.uids if world.wires.meets(worker.uid, uid)]
     workers = [world.nodes[uid].worker for uid in uids]
     donors = [w for w in workers if w.holds and w.image == worker.image]
     world.clock.rng.shuffle(donors)
@@ -59,7 +59,7 @@ def _link(world: World, worker: Worker) -> None:
     if not worker.active or view is None:
         return
     others = [uid for uid in view.uids if uid != worker.uid and view.joins(worker.uid, uid)]
-    linked = all(world.wires.reaches(worker.uid, uid) for uid in others)
+    linked = all(world.wires.meets(worker.uid, uid) for uid in others)
     if worker.hung or not linked:
         world.clock.after(AGAIN_S, lambda: _link(world, worker))
     elif not worker.outlived():

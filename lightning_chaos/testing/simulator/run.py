@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from lightning_chaos.testing.simulator.case import FAULTY_S, Case
+from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.faults import set_up
 from lightning_chaos.testing.simulator.node import Node
 from lightning_chaos.testing.simulator.outcome import Outcome, RunLost, Stuck, Violation
+from lightning_chaos.testing.simulator.together import begin_together
 from lightning_chaos.testing.simulator.training import Doing
 from lightning_chaos.testing.simulator.world import World
 
 SETTLE_S = 20.0
-"""Longest time until all are members of one view and train, once everything works."""
+"""Longest time until all are members of one view and train, once everything works, for a timeout
+of one second."""
 END_S = 12.0
 """Longest time until all have ended, once somebody asks for it."""
-ROUNDS = 3
+ROUNDS = 2
 """As many as everybody must begin to be taken for training."""
 
 
@@ -28,43 +30,54 @@ def simulate(case: Case, *, story: bool = True) -> Outcome:
         The promise that was broken, if one was, or whatever error the code has.
     """
     lines: list[str] | None = [] if story else None
+    world = World(case, lines)
     problem = ""
     try:
-        _play(case, lines)
+        _play(world)
     except RunLost:
         pass
     except Exception as error:
         problem = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
-    return Outcome(case, problem, tuple(lines or ()))
+    return Outcome(case, problem, world.clock.done, tuple(lines or ()))
 
 
-def _play(case: Case, lines: list[str] | None) -> None:
-    world = begin(case, lines)
+def _play(world: World) -> None:
+    case = world.case
+    begin(world)
     for fault in case.faults:
         set_up(world, fault)
-    world.clock.run_until(FAULTY_S)
+    world.clock.run_until(case.quiet_at)
     world.clock.tell("*** quiet")
-    world.paths.open_all()
+    world.heal()
+    settled = True
     try:
         settle(world)
     except Stuck:
         if world.invariants.has_quorum():
             raise
-    world.clock.tell("*** everybody comes back")
-    for name in case.names:
-        world.start(name)
-    settle(world)
-    if case.ends:
+        settled = False
+    if case.returns:
+        world.clock.tell("*** everybody comes back")
+        for name in world.names:
+            world.start(name)
+        try:
+            settle(world)
+        except Stuck:
+            if world.invariants.joined(world.invariants.members()):
+                raise
+            return  # newcomers carry nothing between members
+    if case.ends and (settled or case.returns):
         end(world)
 
 
-def begin(case: Case, lines: list[str] | None = None) -> World:
-    """A world whose nodes are about to start, one after the other; without the faults."""
-    world = World(case, lines)
-    for i, name in enumerate(case.names):
+def begin(world: World) -> None:
+    """Its nodes are one cluster, or start now, one after the other; the faults are not set up."""
+    if world.case.founders:
+        begin_together(world, world.names[: world.case.founders])
+        return
+    for i, name in enumerate(world.names):
         delay = i * world.clock.rng.uniform(0.0, 0.5)
         world.clock.after(delay, lambda name=name: world.start(name))  # type: ignore[misc]
-    return world
 
 
 def settle(world: World) -> None:
@@ -75,7 +88,7 @@ def settle(world: World) -> None:
         Violation: what they hold is wrong.
         RunLost: nobody holds the state any more.
     """
-    end = world.clock.now + SETTLE_S
+    end = world.clock.now + SETTLE_S * world.case.timeout_s
     begun: dict[str, int] = {}
     while problem := _unsettled(world, begun):
         if world.clock.now >= end:
@@ -88,8 +101,7 @@ def settle(world: World) -> None:
 
 def trains(world: World) -> list[Node]:
     """All nodes that live and have not left."""
-    nodes = world.nodes.values()
-    return [n for n in nodes if n.worker_alive and n.worker.doing is not Doing.GONE]
+    return [n for n in world.nodes if n.worker_alive and n.worker.doing is not Doing.GONE]
 
 
 def _unsettled(world: World, begun: dict[str, int]) -> str:
@@ -104,9 +116,11 @@ def _unsettled(world: World, begun: dict[str, int]) -> str:
             known = f"{newest.uids} of epoch {newest.epoch}" if newest else "any view"
             return f"{where} is no member of {known}"
     for node in nodes:
-        round_ = node.worker.begun
-        if round_ < begun.setdefault(node.uid, round_) + ROUNDS:
-            return f"{node.uid} stands at round {round_}, worker {node.worker.doing.value}"
+        begun.setdefault(node.uid, node.worker.begun)
+    for node in nodes:
+        worker = node.worker
+        if worker.begun < begun[node.uid] + ROUNDS:
+            return f"{node.uid} stands at round {worker.begun}, worker {worker.doing.value}"
     return "" if nodes else "nobody trains"
 
 
@@ -118,9 +132,11 @@ def end(world: World) -> None:
     """
     nodes = trains(world)
     world.stop_asked = True
-    world.clock.run_until(world.clock.now + END_S)
+    bound = world.clock.now + END_S
+    while any(n.alive for n in nodes) and world.clock.now < bound:
+        world.clock.run_until(world.clock.now + 0.25)
     rounds = {n.worker.begun for n in nodes}
-    late = [n.uid for n in nodes if n.worker_alive or n.peer_alive]
+    late = [n.uid for n in nodes if n.alive]
     if late or len(rounds) > 1:
         raise Violation(f"{late} have not ended, rounds {rounds}")
     if any(not n.worker.all_done for n in nodes):

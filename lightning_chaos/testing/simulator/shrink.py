@@ -9,6 +9,8 @@ from lightning_chaos.testing.simulator.case import Case, Fault
 from lightning_chaos.testing.simulator.run import simulate
 
 RUNS = 400
+_LESS = {"isolate": "cut", "black_hole": "stall", "stall": "mute", "flap": "cut"}
+"""Kinds of faults, and what is less than each."""
 
 
 def shrink(case: Case, runs: int = RUNS) -> Case:
@@ -42,22 +44,40 @@ def _simpler(case: Case) -> Iterator[Case]:
     if half > 1:
         yield change(case, faults=case.faults[:half])
         yield change(case, faults=case.faults[half:])
-    for name in case.names if len(case.names) > 1 else "":
-        without = tuple(f for f in case.faults if name not in (f.a, f.b) or f.after)
-        yield change(case, names=case.names.replace(name, ""), faults=without)
+    yield from _fewer(case)
     for i in range(len(case.faults)):
         yield change(case, faults=case.faults[:i] + case.faults[i + 1 :])
-    if case.ends:
-        yield change(case, ends=False)
+    plain = Case(case.seed)
+    for name in ("ends", "returns", "skew", "unlinked"):
+        if getattr(case, name) != getattr(plain, name):
+            yield change(case, **{name: getattr(plain, name)})
     for i, fault in enumerate(case.faults):
         for simple in _simpler_fault(fault):
             yield change(case, faults=(*case.faults[:i], simple, *case.faults[i + 1 :]))
 
 
+def _fewer(case: Case) -> Iterator[Case]:
+    """Cases with fewer nodes."""
+    names = case.names
+    if isinstance(names, int):
+        for count in sorted({2, names // 2, names - 1} - {0, 1, names}):
+            yield dataclasses.replace(case, names=count, founders=min(case.founders, count))
+        return
+    for i, name in enumerate(names if len(names) > 1 else ""):
+        founders = case.founders - (i < case.founders)
+        if founders or not case.founders:
+            yield dataclasses.replace(
+                case,
+                names=names.replace(name, ""),
+                founders=founders,
+                faults=tuple(f for f in case.faults if name not in (f.a, f.b) or f.after),
+                unlinked=tuple(pair for pair in case.unlinked if name not in pair),
+            )
+
+
 def _simpler_fault(fault: Fault) -> Iterator[Fault]:
-    if fault.kind in ("isolate", "black_hole"):
-        kind = "cut" if fault.kind == "isolate" else "stall"
-        yield dataclasses.replace(fault, kind=kind)
+    if fault.kind in _LESS:
+        yield dataclasses.replace(fault, kind=_LESS[fault.kind])
     if fault.after and fault.count > 1:
         yield dataclasses.replace(fault, count=1)
     if fault.seconds != 1.0:

@@ -71,7 +71,7 @@ class Training:
         slices = share_out(self.ledger, BATCH, len(sharers))
         self._slice = slices[sharers.index(worker.uid)]
         worker.doing = Doing.COMPUTING
-        seconds = world.clock.rng.uniform(0.02, 0.3)
+        seconds = world.clock.rng.uniform(0.02, 0.3) * world.case.pace
         if world.paths.drags(worker.me.node):
             seconds *= 5
         self._after(seconds, OpId(round_, 0))
@@ -86,7 +86,7 @@ class Training:
             return
         worker.doing = Doing.OPERATING
         header = Header(self._slice, worker.world.stop_asked)
-        vector = np.full(3, len(worker.uid) + op.round, np.float32) if op.k == 0 else None
+        vector = np.full(2, len(worker.uid) + op.round, np.float32) if op.k == 0 else None
         worker.exchange.begin(op, "op", msgspec.json.encode(header), vector, 1.0)
         worker.carry_out()
 

@@ -23,14 +23,20 @@ DIALS_S = 1.0
 MEETS_S = 5.0
 """The same when a new view names the lost one again."""
 
+LOOK_S = 0.1
+"""How often somebody looks whether a connection is there again."""
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class Wire:
     """Frames from one worker to another."""
 
     frames: deque[tuple[float, Send, bytes]] = field(default_factory=deque)
     """When each arrives, and its payload as it was when it was sent."""
-    paused: bool = False
+    held: bool = False
+    """The receiver does not read now."""
+    dead: bool = False
+    """There is no connection now; it is looked at again and again."""
     last: float = 0.0
 
 
@@ -45,16 +51,21 @@ class Wires:
 
     def __init__(self, clock: Clock, paths: Paths, nodes: Nodes) -> None:
         self._clock, self._paths, self._nodes = clock, paths, nodes
-        self._wires: dict[tuple[Uid, Uid], Wire] = {}
+        self._into: dict[Uid, dict[Uid, Wire]] = {}
+        """By receiver and sender."""
 
-    def _state(self, a: Node, b: Node) -> str:
-        return self._paths.state(a.name, b.name)
+    def _joined(self, a: Node, b: Node) -> bool:
+        return self._paths.joined(a.name, b.name)
 
     def reaches(self, uid: Uid, other: Uid) -> bool:
         """There is a data connection between these workers."""
         a, b = self._nodes[uid], self._nodes[other]
         lost = other in a.missing or other in a.given_up or uid in b.given_up
-        return b.worker_alive and not lost and not self._state(a, b)
+        return b.worker_alive and not lost and not self._paths.state(a.name, b.name)
+
+    def meets(self, uid: Uid, other: Uid) -> bool:
+        """The same, and both ways are fine."""
+        return self.reaches(uid, other) and self._joined(self._nodes[uid], self._nodes[other])
 
     # ---- breaking and mending --------------------------------------------------------------
 
@@ -62,7 +73,7 @@ class Wires:
         """The connection is reset: frames under way are lost, unless a ends it politely."""
         for one, two in ((a, b), (b, a)):
             if one is b or not polite:
-                self._wires.pop((one.uid, two.uid), None)
+                self._into.get(two.uid, {}).pop(one.uid, None)
             worker, view = one.worker, one.worker.view
             if not one.worker_alive or view is None or worker.apart or worker.all_done:
                 continue
@@ -71,20 +82,26 @@ class Wires:
                 lost = local.Broken(two.uid, "the data link of a leaver is lost", False)
                 self._clock.after(soon, partial(worker.say, lost))
             elif view.find(one.uid) and view.find(two.uid) and view.joins(one.uid, two.uid):
-                one.missing.add(two.uid)
-                self._clock.after(soon, partial(self._mend, one, two, self._clock.now + DIALS_S))
+                self._miss(one, two, self._clock.now + DIALS_S, soon)
 
-    def _mend(self, node: Node, other: Node, until: float) -> None:
+    def _miss(self, node: Node, other: Node, until: float, soon: float = 0.0) -> None:
+        """Dial it until then."""
+        if other.uid not in node.missing:
+            self._clock.after(soon, partial(self._mend, node, other))
+        node.missing[other.uid] = max(until, node.missing.get(other.uid, until))
+
+    def _mend(self, node: Node, other: Node) -> None:
         """The worker dials again, and tells its peer what came of it."""
-        worker = node.worker
-        if other.uid not in node.missing or not node.worker_alive:
+        worker, until = node.worker, node.missing.get(other.uid)
+        wanted = worker.view is not None and worker.view.find(other.uid) is not None
+        if until is None or not node.worker_alive or not wanted:
             return
-        if other.worker_alive and not self._state(node, other):
-            node.missing.discard(other.uid)
+        if other.worker_alive and self._joined(node, other):
+            del node.missing[other.uid]
             worker.say(local.Broken(other.uid, "the data connection was made anew", True))
         elif self._clock.now < until:
-            self._clock.after(0.05, lambda: self._mend(node, other, until))
-        elif worker.view is not None and worker.view.find(other.uid):
+            self._clock.after(LOOK_S, partial(self._mend, node, other))
+        else:
             worker.say(local.Broken(other.uid, "data connection lost", False))
 
     def meet(self, worker: Worker) -> None:
@@ -93,23 +110,25 @@ class Wires:
         assert view is not None
         for member in (*view.members, *view.learners):
             if not view.joins(node.uid, member.uid):
-                node.missing.discard(member.uid)
+                node.missing.pop(member.uid, None)
                 node.given_up.add(member.uid)
-                self._wires.pop((node.uid, member.uid), None)
+                self._into.get(member.uid, {}).pop(node.uid, None)
             elif member.uid in node.given_up:
                 self._take_back(node, self._nodes[member.uid], self._clock.now + MEETS_S)
-        for uid in list(node.missing):
-            self._mend(node, self._nodes[uid], self._clock.now + MEETS_S)
+        for uid, until in list(node.missing.items()):
+            if until < self._clock.now:
+                del node.missing[uid]  # dialled in vain
+            self._miss(node, self._nodes[uid], self._clock.now + MEETS_S)
 
     def _take_back(self, node: Node, other: Node, until: float) -> None:
         """Dial one to which there was no link; nothing was lost on it."""
         view = node.worker.view
         if other.uid not in node.given_up or view is None or not view.joins(node.uid, other.uid):
             return
-        if other.worker_alive and not self._state(node, other):
+        if other.worker_alive and self._joined(node, other):
             node.given_up.discard(other.uid)
         elif self._clock.now < until:
-            self._clock.after(0.05, lambda: self._take_back(node, other, until))
+            self._clock.after(LOOK_S, lambda: self._take_back(node, other, until))
         else:
             node.worker.say(local.Broken(other.uid, "no data connection", False))
 
@@ -119,29 +138,38 @@ class Wires:
         """A frame goes on its way."""
         if send.to not in self._nodes:
             return
-        wire = self._wires.setdefault((worker.uid, send.to), Wire())
+        wire = self._into.setdefault(send.to, {}).setdefault(worker.uid, Wire())
         delay = self._paths.delay(worker.me.node) / 2
         at = wire.last = max(wire.last, self._clock.now + delay)
         wire.frames.append((at, send, bytes(send.payload)))
-        self._clock.after(at - self._clock.now, partial(self._pump, worker.uid, send.to))
-        self._paths.sent(send.frame.kind.name, worker.me.node, self._nodes[send.to].name)
+        self._clock.after(at - self._clock.now, partial(self._arrive, worker.uid, send.to, wire))
+        if self._paths.watchers:
+            kind, to = send.frame.kind.name, self._nodes[send.to].name
+            self._paths.sent(kind, worker.me.node, to)
 
-    def _pump(self, source: Uid, to: Uid) -> None:
-        """Hand over what has arrived."""
-        wire, node = self._wires.get((source, to)), self._nodes[to]
-        worker = node.worker
-        if worker.hung or not node.worker_alive or worker.view is None:
-            return
-        while wire and wire.frames and wire.frames[0][0] <= self._clock.now and not wire.paused:
+    def _arrive(self, source: Uid, to: Uid, wire: Wire) -> None:
+        """Hand over what has arrived, unless the worker does not read now."""
+        if not (wire.held or wire.dead):
+            self._pump(source, to, wire)
+
+    def _pump(self, source: Uid, to: Uid, wire: Wire) -> None:
+        node = self._nodes[to]
+        worker, frames = node.worker, wire.frames
+        if self._into[to].get(source) is not wire or not node.worker_alive:
+            return  # broken
+        wire.dead = False
+        wire.held = worker.hung or worker.view is None
+        while frames and not wire.held and frames[0][0] <= self._clock.now:
             if not self.reaches(source, to):
-                self._clock.after(0.05, partial(self._pump, source, to))
+                wire.dead = True
+                self._clock.after(LOOK_S, partial(self._pump, source, to, wire))
                 return
-            _, send, payload = wire.frames[0]
+            _, send, payload = frames[0]
             where = worker.exchange.place(source, send.frame)
             if where is Verdict.PAUSE:
-                wire.paused = True
+                wire.held = True
             else:
-                wire.frames.popleft()
+                frames.popleft()
                 if isinstance(where, Landing) and where.memory is not None:
                     where.memory[:] = payload
                     worker.exchange.complete(source, send.frame, where)
@@ -149,14 +177,15 @@ class Wires:
 
     def resume(self, worker: Worker) -> None:
         """Frames left unread are looked at again."""
-        for (source, to), wire in self._wires.items():
-            if to == worker.uid and wire.frames:
-                wire.paused = False
-                self._clock.after(0.0, partial(self._pump, source, to))
+        for source, wire in self._into.get(worker.uid, {}).items():
+            if wire.held:
+                wire.held = False
+                self._clock.after(0.0, partial(self._pump, source, worker.uid, wire))
 
     def purge(self, worker: Worker) -> None:
         """Frames not yet sent are forgotten; some may have been."""
-        for (source, _), wire in self._wires.items():
-            if source == worker.uid and wire.frames:
+        for wires in self._into.values():
+            wire = wires.get(worker.uid)
+            if wire is not None and wire.frames:
                 keep = self._clock.rng.randrange(len(wire.frames) + 1)
                 wire.frames = deque(list(wire.frames)[:keep])

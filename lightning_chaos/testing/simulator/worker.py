@@ -31,8 +31,8 @@ from lightning_chaos.worker.turns import Go, Gone, Hold
 if TYPE_CHECKING:
     from lightning_chaos.testing.simulator.world import World
 
-WORKER_TIMEOUT_S = 6.0
-"""Longest time a worker may take to freeze or to make progress."""
+WORKER_TIMEOUTS = 6
+"""Longest time a worker may take to freeze or to make progress, in timeouts."""
 PART_BOUND_S = 5.0
 """How long a leaver waits for the others to let go, and a finished one for all to finish."""
 
@@ -253,8 +253,9 @@ class Worker:
         if late is None:
             return
         op, seconds, owing = late
+        bound = WORKER_TIMEOUTS * self.world.case.timeout_s
         for uid, waits in owing.items():
-            if seconds > waits * WORKER_TIMEOUT_S and (op, uid) not in self._complained:
+            if seconds > waits * bound and (op, uid) not in self._complained:
                 self._complained.add((op, uid))
                 self.say(local.Late(uid, seconds, str(op)))
 

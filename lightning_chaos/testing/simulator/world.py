@@ -21,11 +21,12 @@ from lightning_chaos.testing.simulator.node import Node, Nodes
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.paths import Paths
 from lightning_chaos.testing.simulator.pull import pull
+from lightning_chaos.testing.simulator.troubles import Troubles
 from lightning_chaos.testing.simulator.wires import Wires
-from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUT_S, Worker
+from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 
-TICK_S = 0.1
-TIMEOUT_S = 1.0
+TICKS = 4
+"""In one timeout; with each a heartbeat is due."""
 LINGER_S = 4.0
 QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
 """Too frequent for the story."""
@@ -40,16 +41,19 @@ class World:
     """
 
     def __init__(self, case: Case, story: list[str] | None = None) -> None:
-        self.names = case.names
+        self.case = case
+        self.names = case.nodes
         self.same_machine = case.same_machine
-        self.clock = Clock(case.seed, story)
-        self.paths = Paths(self.clock)
-        self.nodes: Nodes = {}
+        self.clock = Clock(case.seed, len(self.names), story)
+        self.paths = Paths(self.clock, case.unlinked, case.delay_s)
+        self.troubles = Troubles(self.clock)
+        self.nodes = Nodes()
         self.control = Control(
             self.clock, self.paths, self.nodes, same_machine=case.same_machine, give=self.give
         )
         self.wires = Wires(self.clock, self.paths, self.nodes)
         self.invariants = Invariants(self)
+        self.control.taps.append(self.invariants.seats.sent)
         self.stop_asked = False
         self._serial = itertools.count(1)
         self._lock: Node | None = None
@@ -58,28 +62,42 @@ class World:
 
     def start(self, name: str) -> None:
         """A new incarnation of that node, unless one lives."""
-        if self.live(name) is not None:
-            return
+        if self.live(name) is None:
+            node = self.new(name)
+            self.clock.tell(node.uid, "starts")
+
+    def new(self, name: str) -> Node:
+        """An incarnation of that node, which begins to tick."""
         serial = next(self._serial)
         machine = "m" if self.same_machine else f"m{name}"
         me = Member(name, serial, "127.0.0.1", serial, machine, serial)
         peer = Membership(
             me,
             run="r",
-            timeout_s=TIMEOUT_S,
-            worker_timeout_s=WORKER_TIMEOUT_S,
+            timeout_s=self.case.timeout_s,
+            worker_timeout_s=WORKER_TIMEOUTS * self.case.timeout_s,
             linger_s=LINGER_S,
         )
+        rng, skew = self.clock.rng, self.case.skew
         node = Node(me, peer, Worker(me, self))
-        self.nodes[me.uid] = node
-        self.clock.tell(me.uid, "starts")
-        self.clock.after(self.clock.rng.uniform(0, TICK_S), lambda: self._tick(node))
+        if skew:
+            node.rate, node.ahead = rng.uniform(1 - skew, 1 + skew), rng.uniform(0, 1000)
+        self.nodes.add(node)
+        self.clock.after(rng.uniform(0, self._tick_s(node)), lambda: self._tick(node))
+        return node
+
+    def _tick_s(self, node: Node) -> float:
+        return self.case.timeout_s / TICKS / node.rate
+
+    def heal(self) -> None:
+        """Everything works from now on."""
+        self.paths.open_all()
+        self.troubles.over()
 
     def live(self, name: str) -> Node | None:
         """The newest incarnation of that node if any part of it lives."""
-        mine = [n for n in self.nodes.values() if n.name == name]
-        node = mine[-1] if mine else None
-        return node if node and (node.peer_alive or node.worker_alive) else None
+        node = self.nodes.newest(name)
+        return node if node and node.alive else None
 
     def until(self, condition: Callable[[], bool], what: str, bound_s: float = 20.0) -> None:
         """Let time pass until something is so.
@@ -101,7 +119,8 @@ class World:
     def _tick(self, node: Node) -> None:
         if not node.peer_alive:
             return
-        self.clock.after(TICK_S * self.clock.rng.uniform(0.8, 1.2), lambda: self._tick(node))
+        next_s = self._tick_s(node) * self.clock.rng.uniform(0.8, 1.2)
+        self.clock.after(next_s, lambda: self._tick(node))
         if node.worker_alive:
             node.worker.check_late()
         if self.clock.now >= node.paused_until:
@@ -121,7 +140,7 @@ class World:
         self._lock = node
         node.search_at = self.clock.now + 1.0
         out = (Role.OUT, Role.SEARCHING)
-        others = [n for n in self.nodes.values() if n is not node and n.peer_alive]
+        others = [n for n in self.nodes if n is not node and n.peer_alive]
         listed = [n for n in others if n.peer.role not in out]
         for other in listed:
             self.control.connect(node, other.uid)
@@ -131,6 +150,8 @@ class World:
     def _searched(self, node: Node, listed: bool) -> None:
         if node.peer_alive and node.peer.searching and bool(node.up) == listed:
             self.give(node, events.Searched(exclusive=True))
+        elif self._lock is node:
+            self._lock = None  # others may have better luck
 
     # ---- peers -----------------------------------------------------------------------------
 
@@ -140,13 +161,14 @@ class World:
         if node.paused_until > self.clock.now:
             return
         while node.mail and node.peer_alive:
-            for action in node.peer.step(self.clock.now, node.mail.popleft()):
+            for action in node.peer.step(node.time(self.clock.now), node.mail.popleft()):
                 self._act(node, action)
             self.invariants.after_step(node)
 
     def pause_peer(self, node: Node, seconds: float) -> None:
         """SIGSTOP for so long."""
         node.paused_until = self.clock.now + seconds
+        self.troubles.note(node.name, seconds=seconds)
         self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick()))
 
     def _act(self, node: Node, action: events.Action) -> None:
@@ -174,23 +196,19 @@ class World:
             self.invariants.founded(node)
         if not isinstance(message, QUIET):
             self.clock.tell(node.uid, ": worker", message)
-        at = node.to_worker_at = max(node.to_worker_at, self.clock.now + self._near())
+        at = node.to_worker_at = max(node.to_worker_at, self.clock.now + self.paths.near_s())
         self.clock.after(at - self.clock.now, partial(self._to_worker, node, message))
 
     def _to_worker(self, node: Node, message: local.Local) -> None:
         if node.worker_alive:
             node.worker.hear(message)
 
-    def _near(self) -> float:
-        """How long a message between a peer and its worker takes, seconds."""
-        return self.clock.rng.choice((0.0005, 0.002, 0.01))
-
     def to_peer(self, worker: Worker, message: local.AnyLocal) -> None:
         """From a worker to its peer."""
         node = self.nodes[worker.uid]
         if not isinstance(message, QUIET):
             self.clock.tell(node.uid, ": says", message)
-        at = node.to_peer_at = max(node.to_peer_at, self.clock.now + self._near())
+        at = node.to_peer_at = max(node.to_peer_at, self.clock.now + self.paths.near_s())
         self.clock.after(at - self.clock.now, partial(self._to_peer, node, message))
 
     def _to_peer(self, node: Node, message: local.AnyLocal) -> None:
@@ -231,7 +249,7 @@ class World:
         node.worker_alive = False
         node.worker.ended = True
         self.clock.tell(f"{node.uid}'s worker ends")
-        for other in list(self.nodes.values()):
+        for other in self.nodes:
             if other is not node and other.worker_alive:
                 self.wires.break_(node, other, polite=polite)
 

@@ -1,0 +1,98 @@
+"""Runs of real processes on hosts of the lab, with the kernel's own TCP between them.
+
+Some 15 seconds: the first node of a list waits two before it founds a run alone, three times.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from cluster_fixtures import BOUND_S, Cluster, MakeCluster, await_text
+
+from lightning_chaos.testing.fixtures import MakeNamespaces
+from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.director import Director
+from lightning_chaos.testing.lab.faults import Schedule, at
+from lightning_chaos.testing.lab.survival import survivable
+from lightning_chaos.testing.lab.wan.namespaces import Namespaces
+from lightning_chaos.testing.launch import ForkServer
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def network(namespaces: MakeNamespaces) -> Namespaces:
+    """Four hosts at a round trip of 20 ms."""
+    made = namespaces(4)
+    made.shape(Shape(rate_mbit=100, delay_ms=10))
+    return made
+
+
+def finish(run: Cluster, network: Namespaces, *nodes: str) -> None:
+    """End the run from one of its hosts, as a user would there."""
+    command = [sys.executable, "-m", "lightning_chaos.cli", "stop", "--run", run.run]
+    with network.popen(nodes[0], command, stdout=subprocess.PIPE) as asking:
+        asking.communicate(timeout=BOUND_S)
+    assert asking.returncode == 0
+    run.ended_well(*nodes)
+
+
+def test_the_demos_faults_at_a_round_trip_of_20_ms(
+    cluster: MakeCluster, network: Namespaces, fork_server: ForkServer
+) -> None:
+    run = cluster("--ballast-kb", "1000", launcher=network.launcher(fork_server))
+    first = ("n1", "n2", "n3")
+    run.start("n1")
+    run.wait_told("start", "n1")  # it is the oldest
+    run.start("n2", "n3")
+    run.wait_members(*first)
+    run.start("n4")
+    run.wait_members(*first, "n4")
+    run.wait_rounds(5)
+    run.kill("n1")
+    run.wait_members("n2", "n3", "n4")
+    run.wait_rounds(5)
+    run.leave("n2")
+    run.wait_members("n3", "n4")
+    run.wait_rounds(5)
+    assert min(network.carried_bytes()[n, "n4"] for n in first) > 100_000
+    finish(run, network, "n3", "n4")
+
+
+def test_a_lead_cut_off_from_the_others_is_left_out_and_comes_back(
+    cluster: MakeCluster, network: Namespaces, fork_server: ForkServer
+) -> None:
+    nodes = ("n1", "n2", "n3")
+    script = Schedule.of(
+        at(round=5).cut("n1", "n2"),
+        at(round=5).cut("n1", "n3"),
+        at(round=15).heal(),
+        at(round=16).throttle("n2", "n3", Shape(rate_mbit=20, delay_ms=10, loss_percent=0.1)),
+    )
+    assert survivable(script, nodes, one_host=False).survives
+    run = cluster(launcher=network.launcher(fork_server))
+    with Director(script, run, network) as director:
+        director.start("n1")
+        run.wait_told("start", "n1")
+        for node in nodes[1:]:
+            director.start(node)
+        run.wait_members(*nodes)
+        director.run(timeout_s=40)
+    run.wait_told_that(lambda e: e.event == "view" and e["members"][-1] == "n1", "n1 to be back")
+    run.wait_members(*nodes)
+    finish(run, network, *nodes)
+
+
+def test_on_hosts_of_their_own_two_wait_when_the_older_one_is_killed(
+    cluster: MakeCluster, network: Namespaces, fork_server: ForkServer
+) -> None:
+    run = cluster(launcher=network.launcher(fork_server))
+    for node in ("n1", "n2"):
+        run.start(node)
+        run.wait_told("start", node)
+    run.wait_members("n1", "n2")
+    run.kill("n1")
+    await_text(run.output("n2"), "waiting for quorum")
+    assert run.members == ["n1", "n2"]
