@@ -1,7 +1,8 @@
 """All nodes are gone: those that come back go on from the newest checkpoint on their own disks.
 
 Real processes; each node writes checkpoints and its run log to a disk of its own.  The first test
-takes about ten seconds: it starts nine processes, and five of them twice have to become members.
+takes more than ten seconds: it starts nine training processes, one after another where their order
+matters.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from cluster_fixtures import Cluster, MakeCluster
 from scripts.train import SAVE_EVERY, digest_of
 
+from lightning_chaos.errors import StateError
 from lightning_chaos.monitor.runlog import LogEvent, RunLog, last_rounds
 from lightning_chaos.protocol.values import Past
 from lightning_chaos.skin.lineage import KEY, Lineage, lost_rounds, past_of, stamp
@@ -164,6 +166,11 @@ def test_a_checkpoint_of_this_run_is_newer_than_any_other() -> None:
     order = [None, {"global_step": 7}, {"global_step": 900}, own]
     lineages = [past_of(checkpoint, "r", "").lineage for checkpoint in order]
     assert lineages == sorted(lineages)
+
+
+def test_a_lineage_that_is_not_understood_is_an_error() -> None:
+    with pytest.raises(StateError, match="lineage .* is not understood"):
+        past_of({KEY: {"run": 5}}, "r", "")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lightning_chaos.errors import StateError
 from lightning_chaos.monitor.runlog import last_rounds
 from lightning_chaos.protocol.values import Past
 
@@ -44,15 +45,29 @@ def past_of(checkpoint: Mapping[str, Any] | None, run: str, log_dir: str) -> Pas
         checkpoint: as it was saved; None without one.
         run: id of the run.
         log_dir: directory of its logs on this machine, '' for none.
+
+    Raises:
+        StateError: the checkpoint tells its lineage in a way that is not understood.
     """
     told = max(_told(log_dir, run), default=(-1, 0))
     if checkpoint is None:
         return Past(told=told)
-    found = checkpoint.get(KEY)
-    lineage = msgspec.convert(found, Lineage) if found else None
+    lineage = _lineage_of(checkpoint)
     if lineage is None or lineage.run != run:
         return Past(0, 0, int(checkpoint.get("global_step", 0)), told)
     return Past(lineage.generation, lineage.samples, lineage.rounds, told)
+
+
+def _lineage_of(checkpoint: Mapping[str, Any]) -> Lineage | None:
+    if KEY not in checkpoint:
+        return None
+    try:
+        return msgspec.convert(checkpoint[KEY], Lineage)
+    except msgspec.ValidationError as error:
+        raise StateError(
+            f"the checkpoint's lineage (its {KEY!r}) is not understood: {error}. It is of another "
+            "version of lightning-chaos; go on from another checkpoint"
+        ) from None
 
 
 def _told(log_dir: str, run: str) -> list[tuple[int, int]]:
