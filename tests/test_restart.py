@@ -169,7 +169,7 @@ def test_a_checkpoint_of_this_run_is_newer_than_any_other() -> None:
 
 
 def test_a_lineage_that_is_not_understood_is_an_error() -> None:
-    with pytest.raises(StateError, match="lineage .* is not understood"):
+    with pytest.raises(StateError, match=r"lineage .* is not understood"):
         past_of({KEY: {"run": 5}}, "r", "")
 
 
