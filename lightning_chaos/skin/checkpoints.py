@@ -68,7 +68,7 @@ class Checkpoints(Collectives):
         path = trainer._checkpoint_connector._select_ckpt_path(
             trainer.state.fn, asked.get("ckpt_path"), model_provided=True, model_connected=True
         )
-        self._ahead = None
+        self._ahead = self._lineage = None
         if path is not None:
             how = {"weights_only": asked["weights_only"]} if "weights_only" in asked else {}
             with pl_legacy_patch():
