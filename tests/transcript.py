@@ -30,7 +30,7 @@ from lightning_chaos.protocol.events import (
 )
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode, encode
-from lightning_chaos.protocol.values import Member, OpId, Report
+from lightning_chaos.protocol.values import Member, OpId, Past, Report
 from lightning_chaos.testing.simulator.show import show, without
 
 QUIET = (Status, local.Permit, local.Waiting, local.NoLink)
@@ -63,10 +63,14 @@ class Town:
         getattr(self, f"do_{verb.replace('-', '_')}")(*names, **options)
         return self.out
 
-    def do_node(self, *names: str, min: str = "1") -> None:
+    def do_node(self, *names: str, min: str = "1", past: str = "-1.0") -> None:
+        """``past=1.500``: it brings a checkpoint of generation 1, of 500 samples."""
+        generation, samples = map(int, past.split("."))
         for name in names:
-            member = Member(name, 1, "127.0.0.1", 1)
-            self.nodes[name] = Membership(member, run="r", min_members=int(min))
+            member = Member(name, 1, "127.0.0.1", 1, past=Past(generation, samples))
+            self.nodes[name] = Membership(
+                member, run="r", min_members=int(min), generation=generation + 1
+            )
             self.uids[name] = member.uid
             self.reports[name] = report()
 
@@ -221,6 +225,10 @@ class Town:
     def do_permits(self, *names: str) -> None:
         for name in names:
             self.out.append(f"{name}: rounds up to {self.permits.get(name, -1)}")
+
+    def do_generation(self, name: str) -> None:
+        view = self.nodes[name].view
+        self.out.append(f"{name}: generation {view.generation if view else '-'}")
 
     def do_views(self) -> None:
         for name, node in self.nodes.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from lightning_chaos.errors import AddressError, ChaosError
@@ -37,6 +38,13 @@ class Meeting(Protocol):
     def up(self) -> Collection[Uid]:
         """Who is linked."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """There is no run, and this node does not found it now: look again soon."""
+
+    reason: str
 
 
 class Search(Protocol):
@@ -175,10 +183,14 @@ class AddressSearch:
 class DirectorySearch:
     """Asks every live node in the discovery directory, under its lock.
 
+    If several are to meet before one founds the run, each shows itself there as a candidate, and
+    they are linked here; but who has won founds only under the lock, so no two do.
+
     Args:
         links: to dial with.
         me: this incarnation.
         directory: where this machine's nodes of the run are found.
+        gather: candidates are to meet before one of them founds.
         patience_s: how long a live node may leave a call unanswered, seconds.
     """
 
@@ -188,11 +200,13 @@ class DirectorySearch:
         me: Member,
         directory: DiscoveryDir,
         *,
+        gather: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._links = links
         self._me = me
         self._directory = directory
+        self._gather = gather
         self._patience_s = patience_s
 
     @contextlib.asynccontextmanager
@@ -208,12 +222,14 @@ class DirectorySearch:
 
     async def _search(self) -> Searched:
         calls = _Calls(self._links)
-        addresses = {entry.address for entry in self._directory.entries()}
+        addresses = set(self._directory.live())
         await calls.make(addresses, self._patience_s, lambda a: a in self._directory.live())
         if calls.answered:
             return Searched(exclusive=True)
-        silent = [e for e in self._directory.entries() if not self._forget_stale(e, calls)]
+        silent = [e for e in self._directory.inside() if not self._forget_stale(e, calls)]
         if not silent:
+            if self._gather:
+                await self._meet_candidates()
             return Searched(exclusive=True)
         nodes = "; ".join(
             f"node {e.node} (process {e.pid}): {calls.why(e.address)}" for e in silent
@@ -223,6 +239,13 @@ class DirectorySearch:
             problem=f"this run has live nodes that do not take this one in: {nodes}. End them or "
             "choose another run (run=, CHAOS_RUN)",
         )
+
+    async def _meet_candidates(self) -> None:
+        """Call those that are not linked, briefly: one that hangs must not hold the others up."""
+        known = {*self._links.up, self._me.uid}
+        others = {e.address for e in self._directory.candidates() if e.uid not in known}
+        if others:
+            await _Calls(self._links).make(others, SETTLE_S)
 
     def _forget_stale(self, entry: Entry, calls: _Calls) -> bool:
         """Remove the file of a node whose process cannot be checked but whose door is gone."""

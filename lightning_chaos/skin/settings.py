@@ -38,6 +38,7 @@ class Settings:
     insecure: bool
     log_dir: str
     join_at_round: int
+    savers: int
     buffers: BufferMode
     relay: str
     """The lab's relay, dialled instead of the other nodes; '' for none."""
@@ -61,6 +62,7 @@ def resolve(
     insecure: bool | None = None,
     log_dir: str | os.PathLike[str] | None = None,
     join_at_round: int | None = None,
+    savers: int | None = None,
     buffers: str = "mean",
 ) -> Settings:
     """Settings from arguments and environment.
@@ -93,6 +95,7 @@ def resolve(
         insecure=insecure,
         log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
         join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
+        savers=int(env.number("savers", "CHAOS_SAVERS", savers, 1, least=1)),
         buffers=cast(BufferMode, buffers),
         relay=env.text("CHAOS_RELAY", ""),
         replay=env.text("CHAOS_REPLAY", ""),
