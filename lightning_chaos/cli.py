@@ -176,6 +176,8 @@ def _addresses(run: str, peer: str | None) -> list[Address]:
 def _status_table(sight: Sight) -> Table:
     view = sight.view
     title = f"run {view.run} · epoch {view.epoch} · round {sight.status.round}"
+    if view.generation:
+        title += f" · generation {view.generation}"
     if view.lineage.island:
         title += f" · {view.lineage.story}"
     if sight.status.finished >= 0:

@@ -4,7 +4,8 @@ ChaosError
 ├── ConfigError             an argument or environment variable that cannot work
 │   └── AddressError        a peer address that is malformed, refused or not allowed
 ├── JoinError               the run did not take this node
-│   └── FingerprintError    because its settings differ from the run's
+│   ├── FingerprintError    because its settings differ from the run's
+│   └── LineageError        because this node has the newer state
 ├── WireError               a malformed, truncated or oversized message
 ├── StateError              training state that cannot be laid out or pulled
 │   └── StateDeclined       because the members cannot send theirs
@@ -37,6 +38,10 @@ class JoinError(ChaosError, RuntimeError):
 
 class FingerprintError(JoinError):
     """This node's settings differ from the run's; the message names the first difference."""
+
+
+class LineageError(JoinError):
+    """The run's state is older than the checkpoint that this node was to go on from."""
 
 
 class WireError(ChaosError):

@@ -31,7 +31,7 @@ from lightning_chaos.replay.parts import Parts
 from lightning_chaos.replay.quiet import quiet
 from lightning_chaos.replication.image import check_sendable
 from lightning_chaos.skin.chance import begin_common_chance
-from lightning_chaos.skin.collectives import Collectives
+from lightning_chaos.skin.checkpoints import Checkpoints
 from lightning_chaos.skin.fingerprint import settings_of
 from lightning_chaos.skin.leaving import LeftRun, PoliteSignals
 from lightning_chaos.skin.samples import Samples
@@ -44,7 +44,7 @@ from lightning_chaos.worker.node import Node
 log = logging.getLogger(__name__)
 
 
-class ChaosHooks(Parts, Collectives):
+class ChaosHooks(Parts, Checkpoints):
     """What the strategy does, whatever Lightning class it sits on.
 
     Args:
@@ -63,6 +63,8 @@ class ChaosHooks(Parts, Collectives):
         log_dir: directory for the run log, none by default.
         join_at_round: stand by: never found the run, and ask for a seat only when the run has
             begun this round.
+        savers: how many members, the oldest ones, write checkpoints; more than one is for
+            nodes with disks of their own.
         buffers: float buffers become the ``"mean"`` of the members', those of the ``"first"``
             (oldest), or stay each member's own (``"local"``).
         quorum: what a side of a cut network does that has not more than half of the members:
@@ -95,6 +97,7 @@ class ChaosHooks(Parts, Collectives):
         insecure: bool | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         join_at_round: int | None = None,
+        savers: int | None = None,
         buffers: str = "mean",
         quorum: str | None = None,
         dialler: Dialler | None = None,
@@ -116,6 +119,7 @@ class ChaosHooks(Parts, Collectives):
             insecure=insecure,
             log_dir=log_dir,
             join_at_round=join_at_round,
+            savers=savers,
             buffers=buffers,
             quorum=quorum,
         )
@@ -149,7 +153,8 @@ class ChaosHooks(Parts, Collectives):
             if self.settings.replay:
                 self._open_replay()
             else:
-                self._open_node()
+                resuming = self._look_back()
+                self._tell_restart(self._open_node(self._past, resuming=resuming))
 
     def _open_replay(self) -> None:
         quiet(self._trainer)
@@ -241,6 +246,7 @@ class ChaosHooks(Parts, Collectives):
             self.barrier("end of fit")
         if self._node.in_step or self.settings.replay:
             self._node.finish(self._final())
+        self._note_lineage()
         self._view = None
 
     def _final(self) -> dict[str, Any]:

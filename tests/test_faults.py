@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from cluster_fixtures import Cluster, MakeCluster
-from scripts.train import digest_of
+from scripts.train import digest_of, moments
 
 
 def test_of_two_nodes_either_goes_on_alone_and_can_be_joined_again(cluster: MakeCluster) -> None:
@@ -146,13 +146,19 @@ def test_rank_zero_dies_inside_validation_before_a_save_and_after_it(
 
     assert len(set(steps)) == 1  # all three at the end of the same epoch
     states = {e["step"]: e["digest"] for e in run.told("state")}
+    optimizers = {e["step"]: e["moments"] for e in run.told("state")}
+    # What the survivors had, and those before them: nobody differs.
     assert all(states[e["step"]] == e["digest"] for e in run.told("state"))
+    assert all(optimizers[e["step"]] == e["moments"] for e in run.told("state"))
+    assert steps[0] in {e["step"] for e in run.told("state", "d")}
     files = {int(path.stem.partition("=")[2]): path for path in folder.glob("*.ckpt")}
     assert {steps[0], saved["step"]} <= files.keys()
     for step, path in files.items():
         checkpoint = torch.load(path, weights_only=False)
         assert checkpoint["global_step"] == step
         assert digest_of(checkpoint["state_dict"]) == states[step]
+        assert digest_of(moments(checkpoint["optimizer_states"][0])) == optimizers[step]
+        assert checkpoint["lightning_chaos"]["rounds"] == step
 
 
 def test_a_node_dies_in_the_last_round_of_an_epoch(cluster: MakeCluster) -> None:

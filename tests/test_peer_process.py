@@ -23,7 +23,7 @@ from lightning_chaos.peer.config import PeerConfig, decode_config
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import OpId, Report
+from lightning_chaos.protocol.values import OpId, Past, Report
 from lightning_chaos.transport.address import parse_address
 from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind, open_door
@@ -120,6 +120,53 @@ def test_ten_nodes_that_start_at_once_found_one_cluster() -> None:
             assert len({s.view.members[0].uid for s in standing}) == 1
             await until(lambda: len(DiscoveryDir("r").live()) == 10)
         assert DiscoveryDir("r").live() == []
+
+    asyncio.run(scene())
+
+
+def test_of_nodes_that_meet_as_candidates_the_newest_checkpoint_founds() -> None:
+    async def scene() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            nodes: dict[str, Worker] = {}
+            directory = DiscoveryDir("r")
+            for name, past in (
+                ("none", Past(told=(0, 70))),
+                ("older", Past(0, 500, 50)),
+                ("newest", Past(0, 600, 60, told=(0, 66))),
+            ):
+                assert not any(node.said for node in nodes.values())  # the others wait
+                settings = {
+                    "past": past,
+                    "generation": past.generation + 1,
+                    "gather": True,
+                    "min_members": 3,
+                }
+                [nodes[name]] = await stack.enter_async_context(workers(name, **settings))
+                if name != "newest":
+                    await until(lambda: len(directory.candidates()) == len(nodes))
+            standing = {name: await node.hear(local.Standing) for name, node in nodes.items()}
+            assert [name for name, s in standing.items() if not s.newcomer] == ["newest"]
+            assert standing["newest"].view.generation == 1
+            assert standing["newest"].told == (0, 70)
+            await until(lambda: not directory.candidates())
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("newest", ["n1", "n2", "n3"])
+def test_candidates_that_know_one_address_in_common_found_one_run(newest: str) -> None:
+    async def scene() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            nodes: dict[str, Worker] = {}
+            peers: tuple[str, ...] = ()  # of the first: it looks in the directory
+            for name in ("n1", "n2", "n3"):
+                past = Past(0, 600 if name == newest else 500)
+                made = workers(name, gather=True, min_members=3, past=past, peers=peers)
+                [nodes[name]] = await stack.enter_async_context(made)
+                peers = (f"127.0.0.1:{nodes['n1'].door.getsockname()[1]}",)
+            standing = {name: await node.hear(local.Standing) for name, node in nodes.items()}
+            assert [name for name, s in standing.items() if not s.newcomer] == [newest]
+            assert {s.view.members[0].node for s in standing.values()} == {newest}
 
     asyncio.run(scene())
 

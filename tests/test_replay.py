@@ -170,6 +170,7 @@ def of(event: str, **fields: Any) -> Callable[[Line], bool]:
         (of("round", round=4, node="b"), {"weights": [1.0]}, "contradict.*round 4.*weights"),
         (of("round", round=4, node="b"), {"threads": 7}, "round 4 .* 7.* threads"),
         (of("start", node="b"), {"run": "other"}, "tells of 2 runs"),
+        (of("view", node="b"), {"generation": 1}, "tells of generations 0, 1"),
         (of("script", node="b"), {"platform": {"torch": "1.0"}}, "computed with torch"),
         (of("script"), {"event": "lost"}, "does not tell which script"),
     ],

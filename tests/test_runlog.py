@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_chaos.errors import ConfigError
-from lightning_chaos.monitor.runlog import LogTail, RunLog
+from lightning_chaos.monitor.runlog import LogTail, RunLog, read_log
 
 
 def test_a_reader_gets_each_event_once_and_in_order_of_time(tmp_path: Path) -> None:
@@ -27,6 +27,14 @@ def test_a_reader_gets_each_event_once_and_in_order_of_time(tmp_path: Path) -> N
     assert tail.poll() == []
     a.close()
     b.close()
+
+
+def test_every_machine_may_have_a_directory_of_its_own(tmp_path: Path) -> None:
+    for node in ("a", "b"):
+        log = RunLog(tmp_path / node / f"{node}.jsonl", node, clock=lambda: 1.0)
+        log.write("start")
+        log.close()
+    assert [e.node for e in read_log(tmp_path)] == ["a", "b"]
 
 
 def test_a_half_written_last_line_waits_for_its_end(tmp_path: Path) -> None:

@@ -36,11 +36,12 @@ def test_variables_fill_in_what_is_left_out() -> None:
             "CHAOS_LINK_RATE": "8",
             "CHAOS_LOG": "logs",
             "CHAOS_JOIN_AT": "12",
+            "CHAOS_SAVERS": "2",
         }
     )
     assert (settings.run, settings.node, settings.port) == ("r", "n", 7000)
     assert [str(address) for address in settings.peers] == ["127.0.0.1:5000", "localhost:5001"]
-    assert (settings.min_members, settings.join_at_round) == (3, 12)
+    assert (settings.min_members, settings.join_at_round, settings.savers) == (3, 12, 2)
     assert (settings.timeout_s, settings.worker_timeout_s, settings.linger_s) == (0.5, 60, 0)
     assert settings.link_rate_bytes_per_s == 1e6
     assert settings.log_dir == "logs"
@@ -89,6 +90,7 @@ def test_the_default_run_goes_by_script(monkeypatch: pytest.MonkeyPatch) -> None
         ({"CHAOS_JOIN_AT": "x"}, {}, "CHAOS_JOIN_AT='x' is not a number"),
         ({}, {"port": -1}, "port=-1 is out of range"),
         ({}, {"min_members": 0}, "min_members=0 is out of range"),
+        ({}, {"savers": 0}, "savers=0 is out of range"),
         ({}, {"timeout": float("inf")}, "timeout=inf"),
         ({}, {"buffers": "median"}, "buffers='median': choose one of mean, first, local"),
         ({}, {"node": "a/b"}, "must not contain a slash"),

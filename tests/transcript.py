@@ -30,7 +30,7 @@ from lightning_chaos.protocol.events import (
 )
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode, encode
-from lightning_chaos.protocol.values import Member, OpId, Report
+from lightning_chaos.protocol.values import Member, OpId, Past, Report
 from lightning_chaos.testing.simulator.show import kin, show, without
 
 QUIET = (Status, local.Permit, local.Waiting, local.NoLink)
@@ -65,12 +65,15 @@ class Town:
         getattr(self, f"do_{verb.replace('-', '_')}")(*names, **options)
         return self.out
 
-    def do_node(self, *names: str, min: str = "1", quorum: str = "") -> None:
+    def do_node(self, *names: str, min: str = "1", past: str = "-1.0", quorum: str = "") -> None:
+        """``past=1.500``: it brings a checkpoint of generation 1, of 500 samples."""
         self.alone = self.alone or quorum == "any"
+        generation, samples = map(int, past.split("."))
         for name in names:
-            member = Member(name, 1, "127.0.0.1", 1)
-            made = Membership(member, run="r", min_members=int(min), alone=self.alone)
-            self.nodes[name] = made
+            member = Member(name, 1, "127.0.0.1", 1, past=Past(generation, samples))
+            self.nodes[name] = Membership(
+                member, run="r", min_members=int(min), generation=generation + 1, alone=self.alone
+            )
             self.uids[name] = member.uid
             self.reports[name] = report()
 
@@ -244,6 +247,10 @@ class Town:
         for name in names:
             waiting = self.nodes[name]._standing.status().waiting
             self.out.append(f"{name}: {waiting or 'waits for nothing'}")
+
+    def do_generation(self, name: str) -> None:
+        view = self.nodes[name].view
+        self.out.append(f"{name}: generation {view.generation if view else '-'}")
 
     def do_views(self) -> None:
         for name, node in self.nodes.items():

@@ -111,11 +111,29 @@ def _events_in(path: Path) -> list[LogEvent]:
     return sorted((event for line in whole if (event := _parse(line))), key=lambda e: e.t)
 
 
+def last_rounds(directory: Path, run: str) -> list[LogEvent]:
+    """The last round of every stay of a node in that run, as the logs of a directory tell."""
+    found: list[LogEvent] = []
+    for path in sorted(directory.glob("*.jsonl")):
+        stays, here = [b""], False
+        with path.open("rb") as file:
+            for line in file:
+                if b'"event":"start"' in line:
+                    event = _parse(line)
+                    here = event is not None and event.get("run") == run
+                    stays.append(b"")
+                elif here and b'"event":"round"' in line and line.endswith(b"\n"):
+                    stays[-1] = line
+        found += [event for line in stays if (event := _parse(line))]
+    return found
+
+
 class LogTail:
     """Reads the run logs of a directory while nodes append to them.
 
     Args:
-        directory: holds one ``<node>.jsonl`` per node; files may appear later.
+        directory: holds one ``<node>.jsonl`` per node, or a directory of its own for each; files
+            may appear later.
         clock: seconds since 1970, the nodes' own.
     """
 
@@ -134,7 +152,7 @@ class LogTail:
         """
         began = self._clock()
         events = self._later
-        for path in sorted(self._directory.glob("*.jsonl")):
+        for path in sorted(self._directory.rglob("*.jsonl")):
             events += self._read(path)
         self._later = [e for e in events if e.t > began]
         return sorted((e for e in events if e.t <= began), key=lambda e: e.t)

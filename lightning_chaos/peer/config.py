@@ -7,6 +7,7 @@ import ipaddress
 import msgspec
 
 from lightning_chaos.errors import AddressError, WireError
+from lightning_chaos.protocol.values import Past
 from lightning_chaos.transport.address import check_allowed
 
 
@@ -29,6 +30,12 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Found the run if there is none; else wait for it, up to ``worker_timeout_s``."""
     alone: bool = False
     """A side without a quorum goes on alone, as an island (``quorum="any"``)."""
+    past: Past = Past()
+    """What this node brings of the run's past."""
+    gather: bool = False
+    """Meet ``min_members`` candidates in the discovery directory before one founds the run."""
+    generation: int = 0
+    """Of the run, should this node found it."""
     base_epoch: int = 0
     """Last epoch this node knew: should it found the run anew, its view is above that."""
     timeout_s: float = 1.0

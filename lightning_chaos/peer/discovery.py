@@ -41,6 +41,8 @@ class Entry(msgspec.Struct, frozen=True):
     pid: int
     born: int
     """See :func:`process_birth`: tells a process from a later one with the same id."""
+    candidate: bool
+    """It has no part in a run yet: it waits for others to found one with."""
 
     @property
     def address(self) -> Address:
@@ -80,12 +82,25 @@ class DiscoveryDir:
         """What the files of all live nodes say, in order of their names; removes stale ones."""
         return _live_entries(self.path)
 
-    def live(self) -> list[Address]:
-        """Doors of all live nodes of the run on this machine."""
-        return [entry.address for entry in self.entries()]
+    def inside(self) -> list[Entry]:
+        """Those that have founded or found the run, or are about to."""
+        return [entry for entry in self.entries() if not entry.candidate]
 
-    def add(self, member: Member) -> None:
-        """Let others find this process, the peer of that member."""
+    def candidates(self) -> list[Entry]:
+        """Those that wait for the run to be founded."""
+        return [entry for entry in self.entries() if entry.candidate]
+
+    def live(self) -> list[Address]:
+        """Doors of all live nodes on this machine that have a part in the run."""
+        return [entry.address for entry in self.inside()]
+
+    def add(self, member: Member, *, candidate: bool = False) -> None:
+        """Let others find this process, the peer of that member.
+
+        Args:
+            member: this incarnation.
+            candidate: it waits for others to found the run with.
+        """
         entry = Entry(
             run=self._run,
             uid=member.uid,
@@ -95,6 +110,7 @@ class DiscoveryDir:
             machine=member.machine,
             pid=member.pid,
             born=process_birth(member.pid),
+            candidate=candidate,
         )
         path = self._file(member.uid)
         draft = path.with_suffix(".new")

@@ -19,7 +19,7 @@ from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
 from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key, process_gone, process_stopped
-from lightning_chaos.peer.search import AddressSearch, DirectorySearch, Search
+from lightning_chaos.peer.search import AddressSearch, DirectorySearch, NotYet, Search
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import (
     Action,
@@ -86,6 +86,7 @@ class Driver:
         self._handover = handover
         self._clock = clock
         self._parent = os.getppid()
+        self._gather = config.gather and not config.peers
         self.me = Member(
             node=config.node,
             incarnation=time.time_ns(),
@@ -93,6 +94,7 @@ class Driver:
             port=door.getsockname()[1],
             machine=machine_key(),
             pid=os.getpid(),
+            past=config.past,
         )
         self._membership = Membership(
             self.me,
@@ -103,6 +105,8 @@ class Driver:
             linger_s=config.linger_s,
             base_epoch=config.base_epoch,
             alone=config.alone,
+            generation=config.generation,
+            guarded=self._gather,
         )
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -114,6 +118,7 @@ class Driver:
         self._viewless: set[Uid] = set()
         self._directory: DiscoveryDir | None = None
         self._may_be_found = True
+        self._waiting = ""
         self._stopped_since: float | None = None
 
     def story(self) -> str:
@@ -297,27 +302,34 @@ class Driver:
             self._feed(Searched(exclusive=False, problem=str(error)))
             return
         known = tuple(parse_address(text) for text in self._config.known)
-        search: Search = DirectorySearch(self._links, self.me, directory, known=known)
+        search: Search = DirectorySearch(
+            self._links, self.me, directory, known=known, gather=self._gather
+        )
         if self._config.peers:
             search = AddressSearch(self._links, self.me, self._config.peers, known=known)
             self._doorkeeper.greet()
         patience_ends = self._clock() + self._config.worker_timeout_s
         while self._membership.searching and not self._ending:
             async with search.attempt() as found:
-                result: Searched | None = found
-                if not self._config.may_found and not self._links.up and not found.problem:
-                    result = self._no_run_yet(patience_ends)
-                if result is None:
-                    await asyncio.sleep(_SEARCH_AGAIN_S / 10)
-                    continue
-                if not result.problem and self._may_be_found:
-                    directory.add(self.me)
-                await self._hear_out()
-                self._feed(result)
-                # Not earlier: a caller without a view would look like somebody to wait for, when
-                # this node finds nobody in the directory and must found the run at once.
-                self._doorkeeper.greet()
-                await self._wait_for_answer(result.exclusive)
+                if self._gather:
+                    await self._hear_out()
+                result = self._judge(found, directory, patience_ends)
+                if not isinstance(result, NotYet):
+                    if not result.problem and self._may_be_found:
+                        directory.add(self.me)
+                    if not self._membership.acceptors:
+                        await self._hear_out()
+                    self._feed(result)
+                    # Not earlier: a caller without a view would look like somebody to wait for,
+                    # when this node finds nobody in the directory and must found the run at once.
+                    self._doorkeeper.greet()
+                    await self._wait_for_answer(result.exclusive)
+                elif self._gather and self._may_be_found:
+                    directory.add(self.me, candidate=True)
+            if isinstance(result, NotYet):
+                await self._wait_a_little(result.reason)
+        if self._gather and self._membership.view is not None and self._may_be_found:
+            directory.add(self.me)
 
     async def _seek(self) -> None:
         """Call where those were without whom this lineage went on: perhaps they went on too."""
@@ -331,10 +343,42 @@ class Driver:
                         address = Address(member.host, member.port)
                         await self._links.meet(address, self._config.timeout_s)
 
-    def _no_run_yet(self, patience_ends: float) -> Searched | None:
+    async def _wait_a_little(self, reason: str) -> None:
+        """Before the next look; a candidate lets the others come to it meanwhile."""
+        if reason != self._waiting:
+            self._waiting = reason
+            _logger.info("waiting: %s", reason)
+        if self._gather:
+            self._doorkeeper.greet()
+            self._feed(Searched(exclusive=False))
+        await asyncio.sleep(_SEARCH_AGAIN_S / 10)
+
+    def _judge(
+        self, found: Searched, directory: DiscoveryDir, patience_ends: float
+    ) -> Searched | NotYet:
+        """Whether that is the answer, or there is something to wait for."""
+        if found.problem:
+            return found
+        if self._gather and self._must_gather(directory):
+            here, needed = self._membership.candidates, self._config.min_members
+            return NotYet(f"{here} of {needed} nodes are here to found the run")
+        return self._no_run_yet(patience_ends) or found
+
+    def _must_gather(self, directory: DiscoveryDir) -> bool:
+        """Nobody has founded the run, as far as one can see, and this node may not yet.
+
+        Who has accepted this node has not founded; of others one cannot be sure.
+        """
+        inside = {entry.uid for entry in directory.inside()} - {self.me.uid}
+        acceptors = self._membership.acceptors
+        return inside <= self._viewless and not (acceptors and inside <= acceptors)
+
+    def _no_run_yet(self, patience_ends: float) -> Searched | NotYet | None:
         """A node that may not found the run waits for it, but not for ever."""
-        if self._clock() < patience_ends:
+        if self._config.may_found or self._links.up:
             return None
+        if self._clock() < patience_ends:
+            return NotYet(f"there is no run {self._config.run} to join yet")
         waited = f"{self._config.worker_timeout_s:g} s"
         return Searched(
             exclusive=False,

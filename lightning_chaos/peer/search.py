@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from lightning_chaos.errors import AddressError, ChaosError
@@ -37,6 +38,13 @@ class Meeting(Protocol):
     def up(self) -> Collection[Uid]:
         """Who is linked."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """There is no run, and this node does not found it now: look again soon."""
+
+    reason: str
 
 
 class Search(Protocol):
@@ -179,11 +187,15 @@ class AddressSearch:
 class DirectorySearch:
     """Asks every live node in the discovery directory, under its lock.
 
+    If several are to meet before one founds the run, each shows itself there as a candidate, and
+    they are linked here; but who has won founds only under the lock, so no two do.
+
     Args:
         links: to dial with.
         me: this incarnation.
         directory: where this machine's nodes of the run are found.
         known: where others were last; asked too, but they need not answer.
+        gather: candidates are to meet before one of them founds.
         patience_s: how long a live node may leave a call unanswered, seconds.
     """
 
@@ -194,12 +206,14 @@ class DirectorySearch:
         directory: DiscoveryDir,
         *,
         known: tuple[Address, ...] = (),
+        gather: bool = False,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._links = links
         self._me = me
         self._directory = directory
         self._known = known
+        self._gather = gather
         self._patience_s = patience_s
 
     @contextlib.asynccontextmanager
@@ -215,7 +229,7 @@ class DirectorySearch:
 
     async def _search(self) -> Searched:
         calls = _Calls(self._links)
-        addresses = {*(entry.address for entry in self._directory.entries()), *self._known}
+        addresses = {*self._directory.live(), *self._known}
         await calls.make(
             addresses,
             self._patience_s,
@@ -223,8 +237,10 @@ class DirectorySearch:
         )
         if calls.answered:
             return Searched(exclusive=True)
-        silent = [e for e in self._directory.entries() if not self._forget_stale(e, calls)]
+        silent = [e for e in self._directory.inside() if not self._forget_stale(e, calls)]
         if not silent:
+            if self._gather:
+                await self._meet_candidates()
             return Searched(exclusive=True)
         nodes = "; ".join(
             f"node {e.node} (process {e.pid}): {calls.why(e.address)}" for e in silent
@@ -234,6 +250,13 @@ class DirectorySearch:
             problem=f"this run has live nodes that do not take this one in: {nodes}. End them or "
             "choose another run (run=, CHAOS_RUN)",
         )
+
+    async def _meet_candidates(self) -> None:
+        """Call those that are not linked, briefly: one that hangs must not hold the others up."""
+        known = {*self._links.up, self._me.uid}
+        others = {e.address for e in self._directory.candidates() if e.uid not in known}
+        if others:
+            await _Calls(self._links).make(others, SETTLE_S)
 
     def _forget_stale(self, entry: Entry, calls: _Calls) -> bool:
         """Remove the file of a node whose process cannot be checked but whose door is gone."""

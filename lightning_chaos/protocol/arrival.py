@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import local
+from lightning_chaos.protocol.events import Connect
 from lightning_chaos.protocol.founding import Founding
 from lightning_chaos.protocol.messages import (
     Accept,
     AskCommit,
+    Introduce,
     Offer,
     ViewNews,
     Withdraw,
 )
 from lightning_chaos.protocol.standing import Role, Standing
-from lightning_chaos.protocol.values import Lineage, Uid, View
+from lightning_chaos.protocol.values import Lineage, Member, Uid, View
 
 PATIENCE = 10
 """How long somebody who must answer may not, in timeouts."""
@@ -26,22 +28,54 @@ class Arrival:
         standing: shared with the other parts of this peer.
         min_members: acceptances that a founder needs when candidates meet.
         base_epoch: last epoch this node knew.
+        generation: of a view that it founds.
+        guarded: who has won among candidates founds only when a search says that nobody else can.
     """
 
-    def __init__(self, standing: Standing, min_members: int, base_epoch: int) -> None:
+    def __init__(
+        self,
+        standing: Standing,
+        min_members: int,
+        base_epoch: int,
+        generation: int,
+        *,
+        guarded: bool,
+    ) -> None:
         self._standing = standing
-        self._founding = Founding(standing.me.uid, min_members)
+        self._founding = Founding(standing.me, min_members)
+        self._min_members = min_members
         self._base_epoch = base_epoch
+        self._generation = generation
+        self._guarded = guarded
         self._problem_at: float | None = None
         self._asked_at = float("-inf")
         self._alone_since: float | None = None
         self._yields: tuple[str, float] | None = None
         """For which lineage it will drop out, and since when, once somebody there is heard."""
 
-    def met(self, uid: Uid) -> None:
+    def met(self, member: Member) -> None:
         """A link came up."""
-        if self._standing.role is Role.SEARCHING:
-            self._standing.out += self._founding.met(uid)
+        standing = self._standing
+        if standing.role is Role.SEARCHING:
+            standing.out += self._founding.met(member)
+            if self._min_members > 1:
+                self._introduce(member)
+
+    def _introduce(self, member: Member) -> None:
+        """Candidates that were told of one in common must meet, too."""
+        standing = self._standing
+        others = [m for uid, m in standing.linked.items() if uid != member.uid]
+        if others:
+            standing.send(member.uid, Introduce(tuple(others)))
+        for other in others:
+            standing.send(other.uid, Introduce((member,)))
+
+    def introduced(self, members: tuple[Member, ...]) -> None:
+        """Others that may found the run, or are in it."""
+        standing = self._standing
+        if standing.role is Role.SEARCHING:
+            new = (m for m in members if m.uid not in standing.linked and m.uid != standing.me.uid)
+            standing.out += [Connect(member) for member in new]
 
     def lost(self, uid: Uid) -> None:
         """A link went down."""
@@ -53,6 +87,11 @@ class Arrival:
         if self._standing.role is Role.SEARCHING:
             self._standing.out += self._founding.heard(sender, message)
 
+    @property
+    def acceptors(self) -> frozenset[Uid]:
+        """See :attr:`Founding.acceptors`."""
+        return self._founding.acceptors
+
     def searched(self, exclusive: bool, problem: str) -> None:
         """Discovery has tried every address it knows."""
         standing = self._standing
@@ -60,7 +99,7 @@ class Arrival:
             return
         if problem:
             self._give_up(problem)
-        elif exclusive and not standing.linked:
+        elif exclusive and (self._founding.won or not standing.linked):
             self._found()
         elif exclusive:
             # Whoever is linked is of the run and will tell its view; if not, that is a problem.
@@ -70,7 +109,7 @@ class Arrival:
 
     def check(self) -> None:
         """After every event: this candidate may have won."""
-        if self._standing.role is Role.SEARCHING and self._founding.won:
+        if self._standing.role is Role.SEARCHING and self._founding.won and not self._guarded:
             self._found()
 
     def tick(self) -> None:
@@ -184,9 +223,10 @@ class Arrival:
 
     def _found(self) -> None:
         standing = self._standing
+        told = max(m.past.told for m in (standing.me, *standing.linked.values()))
         view = View(
             standing.run,
-            0,
+            self._generation,
             self._base_epoch + 1,
             (standing.me,),
             (),
@@ -196,7 +236,7 @@ class Arrival:
         )
         standing.view, standing.role = view, Role.MEMBER
         standing.log("founded the run")
-        standing.tell(local.Standing(standing.me, False, view, -1))
+        standing.tell(local.Standing(standing.me, False, view, -1, told))
         standing.send_all(ViewNews(view))
 
     def _give_up(self, reason: str) -> None:

@@ -29,6 +29,8 @@ class Standing(Local, frozen=True, array_like=True, tag=True):
     view: View
     round: int
     """Highest round known to be begun, -1 before the first."""
+    told: tuple[int, int] = (-1, 0)
+    """Generation and rounds of the last round that any candidate's run logs tell of."""
 
 
 class Permit(Local, frozen=True, array_like=True, tag=True):

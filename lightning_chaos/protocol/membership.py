@@ -41,6 +41,7 @@ from lightning_chaos.protocol.messages import (
     Carry,
     Commit,
     FlushRequest,
+    Introduce,
     JoinReady,
     JoinRequest,
     LastWord,
@@ -77,6 +78,8 @@ class Membership:
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         linger_s: how long a finished run is told to latecomers, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
+        generation: of a view that it founds.
+        guarded: who has won among candidates founds only when a search says that nobody else can.
         alone: a side without a quorum goes on alone, as an island (``quorum="any"``).
     """
 
@@ -90,11 +93,15 @@ class Membership:
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
         base_epoch: int = 0,
+        generation: int = 0,
+        guarded: bool = False,
         alone: bool = False,
     ) -> None:
         self.me = me
         self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._on_message, alone)
-        self._arrival = Arrival(self._standing, min_members, base_epoch)
+        self._arrival = Arrival(
+            self._standing, min_members, base_epoch, generation, guarded=guarded
+        )
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
         self._service = Service(
@@ -119,6 +126,16 @@ class Membership:
     def searching(self) -> bool:
         """True until this node founded the run, found it or gave up."""
         return self.role is Role.SEARCHING
+
+    @property
+    def acceptors(self) -> frozenset[Uid]:
+        """Once enough candidates want this node to found the run: who they are, itself included."""
+        return self._arrival.acceptors if self.searching else frozenset()
+
+    @property
+    def candidates(self) -> int:
+        """How many are here to found a run, if there is none, this node included."""
+        return 1 + len(self._standing.linked)
 
     @property
     def view(self) -> View | None:
@@ -193,7 +210,7 @@ class Membership:
         for uid, reason in self._evidence.dead.items():
             if standing.view is not None and standing.view.find(uid) is not None:
                 standing.send(member.uid, LastWord(uid, reason))
-        self._arrival.met(member.uid)
+        self._arrival.met(member)
 
     def _on_unlinked(self, uid: Uid, reason: str) -> None:
         self._standing.linked.pop(uid, None)
@@ -212,6 +229,8 @@ class Membership:
                 self._arrival.news(sender, view)
             case Offer() | Accept() | Withdraw():
                 self._arrival.heard(sender, message)
+            case Introduce(members=members):
+                self._arrival.introduced(members)
             case Refuse(reason=reason, setting=setting):
                 if self.role is Role.NEWCOMER:
                     self._standing.role = Role.OUT

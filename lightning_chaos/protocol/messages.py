@@ -82,6 +82,12 @@ class Withdraw(Message, frozen=True, array_like=True, tag=True):
     ballot: Ballot
 
 
+class Introduce(Message, frozen=True, array_like=True, tag=True):
+    """Candidates to whom the sender is linked, for one that may not know them."""
+
+    members: tuple[Member, ...]
+
+
 class JoinRequest(Message, frozen=True, array_like=True, tag=True):
     """A newcomer asks the lead for a seat."""
 
@@ -200,6 +206,7 @@ AnyMessage = (
     | Offer
     | Accept
     | Withdraw
+    | Introduce
     | JoinRequest
     | JoinReady
     | LeaveRequest

@@ -24,6 +24,28 @@ def pair_of(a: Uid, b: Uid) -> Pair:
     return (a, b) if a < b else (b, a)
 
 
+class Past(msgspec.Struct, frozen=True, array_like=True):
+    """What an incarnation brings of the run's past when it starts (design §4, lineage)."""
+
+    generation: int = -1
+    """Of the checkpoint that it would go on from; -1 without one."""
+    samples: int = 0
+    """Committed up to that checkpoint, in all generations that led there."""
+    rounds: int = 0
+    """The same in rounds."""
+    told: tuple[int, int] = (-1, 0)
+    """Generation and rounds of the last round that its run logs tell of."""
+
+    @property
+    def lineage(self) -> tuple[int, int, int]:
+        """Grows with what a state has seen: the larger one is the newer."""
+        return self.generation, self.samples, self.rounds
+
+    def place(self, uid: Uid) -> tuple[int, int, int, Uid]:
+        """Of that incarnation among candidates: the smallest founds, so the newest checkpoint."""
+        return -self.generation, -self.samples, -self.rounds, uid
+
+
 class Member(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """One incarnation of a node.  A peer draws a new incarnation at each start."""
 
@@ -38,6 +60,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """Names boot, machine and pid namespace: equal where one process can see the other's pid."""
     pid: int = 0
     """Process id of the peer on :attr:`machine`."""
+    past: Past = Past()
+    """What it brought when it started."""
 
     @cached_property
     def uid(self) -> Uid:

@@ -119,6 +119,12 @@ def read_book(path: Path) -> Book:
             f"{path} tells of {len(runs)} runs{': ' if runs else ''}{', '.join(runs)}; name the "
             "log, or the directory of logs, of exactly one run (one fit)"
         )
+    generations = sorted({int(e.get("generation", 0)) for e in events if e.event == "view"})
+    if len(generations) > 1:
+        raise ReplayError(
+            f"{path} tells of generations {', '.join(map(str, generations))}: the run went on from "
+            "a checkpoint. Name logs of one generation, from one start of the nodes to their end"
+        )
     final, end = _end(events)
     _check_whole(events, end, path)
     scripts = [e for e in events if e.event == "script"]

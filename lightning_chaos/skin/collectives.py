@@ -1,4 +1,4 @@
-"""Lightning's own collectives and the checkpoint, among the members of the view."""
+"""Lightning's own collectives, among the members of the view."""
 
 from __future__ import annotations
 
@@ -54,19 +54,3 @@ class Collectives(Rounds):
     def barrier(self, name: str | None = None) -> None:
         """Wait until every member is here."""
         self._gather(f"barrier {name or ''}".rstrip(), None)
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
-    ) -> None:
-        """Rank zero writes; if it dies meanwhile, the next one writes again.
-
-        The first exchange makes the round stable that the checkpoint tells of.
-        """
-        self.barrier("before a checkpoint")
-        while True:
-            written = self.is_global_zero
-            super().save_checkpoint(checkpoint, filepath, storage_options)  # type: ignore[misc]
-            if any(self._gather("checkpoint written", written)):
-                return
-            if not self._node or not self._node.in_step:
-                return

@@ -209,6 +209,7 @@ class Gradients(Rounds):
         self.node.record(
             outcome.op,
             round=outcome.op.round,
+            generation=self._view.generation if self._view else 0,
             epoch=self._view.epoch if self._view else 0,
             origin=outcome.epoch,
             data_epoch=ledger.epoch,
@@ -220,6 +221,7 @@ class Gradients(Rounds):
             seed=ledger.seed,
             shuffle=facts.shuffle,
             drop_last=facts.drop_last,
+            trained=self._samples.trained_rounds,
             loss=self._mean_loss,
             mark=mark_of(outcome.result),
             stop=any(h.stop for h in headers),

@@ -49,6 +49,7 @@ def give(trainer: Any, shared: dict[str, Any], local: dict[str, Any]) -> None:
         Exception: whatever a ``load_state_dict`` of model, optimizer or callback raises.
     """
     _adopt_paths(trainer, local)
+    local = _with_own_folders(trainer, local)
     connector = trainer._checkpoint_connector
     checkpoint = {
         **shared["checkpoint"],
@@ -134,6 +135,33 @@ def _restore_progress(loop: Any, states: dict[str, Any], prefix: str = "") -> No
 def _logger_versions(trainer: Any) -> list[Any]:
     versions = [getattr(logger, "version", None) for logger in trainer.loggers]
     return [v if isinstance(v, int | str) else None for v in versions]
+
+
+def _with_own_folders(trainer: Any, local: dict[str, Any]) -> dict[str, Any]:
+    """What ModelCheckpoints remember of files, as if they were in this node's own folders.
+
+    Else members with disks of their own would decide differently what to save and to delete.
+    """
+    callbacks, saved = dict(local["callbacks"]), list(local["checkpoints"])
+    for i, callback in enumerate(trainer.checkpoint_callbacks):
+        state, ours = callbacks.get(callback.state_key, {}), getattr(callback, "dirpath", None)
+        theirs = state.get("dirpath")
+        if ours and theirs and str(theirs) != str(ours):
+            callbacks[callback.state_key] = _moved(state, str(theirs), str(ours))
+            if i < len(saved):
+                saved[i] = _moved(saved[i], str(theirs), str(ours))
+    return {**local, "callbacks": callbacks, "checkpoints": saved}
+
+
+def _moved(value: Any, before: str, after: str) -> Any:
+    """That value with every path below one folder moved to another."""
+    match value:
+        case str() if value == before or value.startswith(before.rstrip("/") + "/"):
+            return after + value[len(before) :]
+        case dict():
+            return {_moved(k, before, after): _moved(v, before, after) for k, v in value.items()}
+        case _:
+            return value
 
 
 def _adopt_paths(trainer: Any, local: dict[str, Any]) -> None:

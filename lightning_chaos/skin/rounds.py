@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lightning_chaos.errors import StateError
+from lightning_chaos.protocol.values import Past
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.skin import handover, promotion
 from lightning_chaos.skin.seat import Seat
@@ -102,6 +103,12 @@ class Rounds(Seat):
             if self.node.in_step:
                 self._healing.round_finished()
             self._begun_at = 0.0
+
+    def past_now(self) -> Past:
+        """What this node would bring if it started with the state that it has."""
+        assert self._samples is not None
+        rounds, generation = self._samples.trained_rounds, self.node.view.generation
+        return Past(generation, self._samples.trained_samples, rounds, (generation, rounds))
 
     def image(self) -> StateImage:
         """This member's state between two rounds."""

@@ -65,6 +65,10 @@ class Samples:
         self.shares: tuple[Slice, ...] = ()
         """Everybody's samples of the round, in order of their age."""
         self._silent: set[MicroBatch] = set()
+        self.trained_rounds = 0
+        """Rounds that this state has seen, since training began."""
+        self.trained_samples = 0
+        """Samples committed in them."""
 
     # ---- batches ---------------------------------------------------------------------------
 
@@ -146,6 +150,9 @@ class Samples:
     def commit(self, slices: Sequence[Slice]) -> None:
         """Take what the round's header says; a dead member's samples come again."""
         self.ledger = commit(self.ledger, slices)
+        committed = sum(map(samples_in, slices))
+        self.trained_samples += committed
+        self.trained_rounds += committed > 0
         self.slice = ()
         missed = self.ledger != self._pending_ledger
         self._pending_ledger = self.ledger
@@ -166,13 +173,18 @@ class Samples:
     def state_dict(self) -> dict[str, Any]:
         """What members share."""
         state: dict[str, Any] = msgspec.to_builtins(self.ledger)
-        return state
+        return state | {"rounds": self.trained_rounds, "samples": self.trained_samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the run's ledger."""
         self.drop()
         self.ledger = msgspec.convert(state, Ledger)
         self._pending_ledger = self.ledger
+        self._count_on(state)
+
+    def _count_on(self, state: dict[str, Any]) -> None:
+        self.trained_rounds = int(state.get("rounds", 0))
+        self.trained_samples = int(state.get("samples", 0))
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint was made, if it was made with this dataset."""
@@ -186,6 +198,7 @@ class Samples:
                 state["size"],
                 self.facts.size,
             )
+            self._count_on(state)
 
     # ---- how long the epoch is -------------------------------------------------------------
 

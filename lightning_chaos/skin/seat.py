@@ -23,7 +23,8 @@ from lightning_chaos.worker.station import RunFinished
 if TYPE_CHECKING:
     from lightning_chaos.callbacks import SelfHealingHooks
     from lightning_chaos.collective.reducer import Reducer
-    from lightning_chaos.protocol.values import View
+    from lightning_chaos.protocol.local import Standing
+    from lightning_chaos.protocol.values import Past, View
     from lightning_chaos.skin.leaving import PoliteSignals
     from lightning_chaos.skin.samples import Samples
     from lightning_chaos.skin.settings import Settings
@@ -91,13 +92,27 @@ class Seat:
         """Seconds since 1970, as in the run log."""
         return time.time()
 
-    def _open_node(self) -> None:
+    @property
+    def _run_id(self) -> str:
+        """Id of the next fit's run."""
+        fit, run = _fits[self.settings.run], self.settings.run
+        return f"{run}+{fit}" if fit else run
+
+    def _open_node(self, past: Past, *, resuming: bool) -> Standing:
+        """Found the run or find it.
+
+        Args:
+            past: the checkpoint that this node brings.
+            resuming: it was told to go on from one, if there is one.
+        """
         agent.end_with_agent()  # if torch did not call our hook
-        settings = self.settings
-        fit, run = _fits[settings.run], settings.run
+        settings, run = self.settings, self._run_id
         _fits[settings.run] += 1
         config = PeerConfig(
-            run=f"{run}+{fit}" if fit else run,
+            run=run,
+            past=past,
+            generation=past.generation + 1,
+            gather=resuming and settings.min_members > 1 and settings.join_at_round < 0,
             node=settings.node,
             host=settings.host,
             peers=tuple(str(address) for address in settings.peers),
@@ -137,6 +152,7 @@ class Seat:
         share_processor(standing.me, view)
         doing = "joining" if standing.newcomer else "founded"
         log.info("%s run %s; this node is %s", doing, config.run, standing.me.address)
+        return standing
 
     def _note_others(self, view: View) -> None:
         """For the next incarnation, if torchrun has to start one."""

@@ -39,6 +39,7 @@ class Settings:
     insecure: bool
     log_dir: str
     join_at_round: int
+    savers: int
     buffers: BufferMode
     quorum: QuorumMode
     """What a side of a cut network does that is not the larger one: wait, or go on alone."""
@@ -64,6 +65,7 @@ def resolve(
     insecure: bool | None = None,
     log_dir: str | os.PathLike[str] | None = None,
     join_at_round: int | None = None,
+    savers: int | None = None,
     buffers: str = "mean",
     quorum: str | None = None,
 ) -> Settings:
@@ -101,6 +103,7 @@ def resolve(
         insecure=insecure,
         log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
         join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
+        savers=int(env.number("savers", "CHAOS_SAVERS", savers, 1, least=1)),
         buffers=cast(BufferMode, buffers),
         quorum=cast(QuorumMode, quorum),
         relay=env.text("CHAOS_RELAY", ""),

@@ -52,6 +52,7 @@ class Chronicle:
         plain = view.plan == mesh_plan(view.uids)
         self._run_log.write(
             "view",
+            generation=view.generation,
             epoch=view.epoch,
             members=[m.node for m in view.members],
             uids=list(view.uids),

@@ -26,7 +26,7 @@ from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
 from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import OpId, Uid, View
+from lightning_chaos.protocol.values import OpId, Past, Uid, View
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.replication.puller import pull
 from lightning_chaos.replication.values import Progress, Pulled, Source
@@ -134,14 +134,25 @@ class Node:
         )
         return standing
 
-    def open_again(self) -> Standing:
-        """After this incarnation fell out of the run: a new peer, a new incarnation."""
+    def open_again(self, past: Past) -> Standing:
+        """After this incarnation fell out of the run: a new peer, a new incarnation.
+
+        Args:
+            past: names the state that this node still has.
+        """
         self._in_step = False
         before = self._station
         self._call(before.aclose(before.apart))
         last = before.course.view
         where = before.where or tuple(m.address for m in last.members if m.uid != before.me.uid)
-        self._config = msgspec.structs.replace(self._config, base_epoch=last.epoch, known=where)
+        self._config = msgspec.structs.replace(
+            self._config,
+            base_epoch=last.epoch,
+            generation=last.generation,
+            past=past,
+            known=where,
+            gather=False,
+        )
         self._station = self._new_station()
         if self._leaving:  # told to the last incarnation only
             self._tell(Station.leave)

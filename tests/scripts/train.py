@@ -1,8 +1,11 @@
 """What the nodes of the fault and life tests train: small, quick, and telling what it does.
 
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
-``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digest of the model at the end of
-an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it is killed.
+``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
+the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
+is killed.
+With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
+there.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from lightning_chaos.monitor.runlog import RunLog
 # Long enough for a test to kill this node, and late enough for all to be members.
 PAUSE_S = 30.0
 PAUSE_EPOCH = 1
+SAVE_EVERY = 5
 NODE = os.environ.get("CHAOS_NODE", f"pid{os.getpid()}")
 
 
@@ -35,6 +39,12 @@ def digest_of(module: nn.Module | dict[str, torch.Tensor]) -> str:
     """Digest of all parameters and buffers."""
     state = module if isinstance(module, dict) else module.state_dict()
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+
+
+def moments(optimizer: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """What an optimizer's state remembers of every parameter."""
+    states = optimizer["state"].items()
+    return {f"{name} of {index}": t for index, state in states for name, t in state.items()}
 
 
 class Net(pl.LightningModule):
@@ -79,7 +89,7 @@ class Witness(Callback):
         self.trainer = trainer
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.story.write("fits", pid=os.getpid())
+        self.story.write("fits", pid=os.getpid(), digest=digest_of(pl_module))
 
     def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
         self.at("validating")
@@ -89,7 +99,12 @@ class Witness(Callback):
             self.at("last round")
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.story.write("state", step=trainer.global_step, digest=digest_of(pl_module))
+        self.story.write(
+            "state",
+            step=trainer.global_step,
+            digest=digest_of(pl_module),
+            moments=digest_of(moments(trainer.optimizers[0].state_dict())),
+        )
 
     def at(self, place: str, **fields: Any) -> None:
         """Tell, and stand still if this is the place and the node where to."""
@@ -121,6 +136,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--checkpoints", default="")
+    parser.add_argument("--disks", default="")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
@@ -135,6 +151,10 @@ def main() -> None:
     callbacks: list[Callback] = [witness]
     if args.checkpoints:
         callbacks.append(ModelCheckpoint(args.checkpoints, "{step}", save_top_k=-1))
+    disk = os.environ.get("DISK", "")
+    if disk:
+        folder = Path(args.disks) / disk
+        callbacks.append(ModelCheckpoint(folder, save_last=True, every_n_train_steps=SAVE_EVERY))
     trainer = pl.Trainer(
         strategy="chaos",
         accelerator="cpu",
@@ -146,12 +166,13 @@ def main() -> None:
         logger=False,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if args.validate else 0.0,
-        enable_checkpointing=bool(args.checkpoints),
+        enable_checkpointing=bool(args.checkpoints or disk),
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     validation = DataLoader(TensorDataset(*data[:32]), batch_size=16)
-    trainer.fit(Net(args), DataLoader(data, batch_size=8, shuffle=True), validation)
+    loader = DataLoader(data, batch_size=8, shuffle=True)
+    trainer.fit(Net(args), loader, validation, ckpt_path="last" if disk else None)
     log.write("done", step=trainer.global_step)
     log.close()
     print(f"{NODE} is done after {trainer.global_step} rounds")

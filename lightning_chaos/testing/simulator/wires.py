@@ -94,14 +94,14 @@ class Wires:
         """The worker dials again, and tells its peer what came of it."""
         worker, until = node.worker, node.missing.get(other.uid)
         wanted = worker.view is not None and worker.view.find(other.uid) is not None
-        if until is None or not node.worker_alive or not wanted:
+        if until is None or not node.worker_alive:
             return
         if other.worker_alive and self._joined(node, other):
             del node.missing[other.uid]
             worker.say(local.Broken(other.uid, "the data connection was made anew", True))
-        elif self._clock.now < until:
+        elif wanted and self._clock.now < until:
             self._clock.after(LOOK_S, partial(self._mend, node, other))
-        else:
+        elif wanted:
             worker.say(local.Broken(other.uid, "data connection lost", False))
 
     def meet(self, worker: Worker) -> None:
