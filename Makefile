@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-smoke simulate docs build clean
+.PHONY: help demo test lint bench bench-smoke soak simulate docs build clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -31,8 +31,9 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap; plans: tables, in benchmarks/results
+bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; plans: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
+	$(BIN)/python benchmarks/links.py --write benchmarks/results/links.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
 	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
@@ -41,11 +42,15 @@ bench: $(VENV)/.installed ## events; reductions beside gloo's; overlap; plans: t
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
+	$(BIN)/python benchmarks/links.py --smoke
 	$(BIN)/python benchmarks/allreduce.py --smoke
 	$(BIN)/python benchmarks/overlap.py --smoke
 	$(BIN)/python benchmarks/scaling.py --smoke
 	$(BIN)/python benchmarks/planning.py --smoke
 	$(BIN)/python benchmarks/planning_reduce.py --smoke
+
+soak: $(VENV)/.installed ## thousands of view changes in one peer: memory and descriptors (minutes)
+	$(BIN)/python benchmarks/soak.py --write benchmarks/results/soak.md $(ARGS)
 
 simulate: $(VENV)/.installed ## play random faults in virtual time until a promise breaks (SEED=n)
 	$(BIN)/python -m lightning_chaos.testing.simulator $(or $(SEED),$(shell date +%s)):

@@ -122,8 +122,8 @@ class SelfHealingHooks:
         node = strategy.node
         if node.apart:
             log.warning("out of the run: %s; coming back as a newcomer", node.apart)
-            self._restarts.use(turn)
-            standing = node.open_again(strategy.past_now())
+            self._restarts.use(turn.reason)
+            standing = node.open_again(strategy.past_now(), self._restarts)
             node.ask_seat(strategy.fingerprint)
             if not standing.newcomer:
                 return  # nobody else is left: it goes on from its own state

@@ -44,6 +44,10 @@ class LineageError(JoinError):
     """The run's state is older than the checkpoint that this node was to go on from."""
 
 
+class PeerGone(JoinError):
+    """The peer process ended before it had founded the run or found it; another one may."""
+
+
 class WireError(ChaosError):
     """A message is malformed, truncated, oversized or of another protocol version."""
 

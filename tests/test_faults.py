@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from cluster_fixtures import Cluster, MakeCluster
 from scripts.train import digest_of, moments
@@ -91,6 +92,27 @@ def test_a_worker_comes_back_three_times_in_a_row_and_no_more(cluster: MakeClust
     assert "NodeLost: this node fell out of the run 4 times" in run.tail("b", 40)
     run.wait_members("a")
     run.finish("a")
+
+
+def test_a_peer_that_is_killed_before_it_has_found_the_run_counts_as_one_more_time(
+    cluster: MakeCluster,
+) -> None:
+    run = cluster()
+    run.up("a", "b")
+    worker = psutil.Process(int(run.told("start", "b")[-1]["pid"]))
+    old = run.peer_pids("b")[-1]
+    run.kill_peer("b")
+
+    def its_next_peer(_: object) -> psutil.Process | None:
+        return next((p for p in worker.children() if p.pid != old), None)
+
+    next_peer = run.wait_for(its_next_peer, 10.0, "b to start another peer")
+    assert next_peer is not None
+    next_peer.kill()
+    run.wait_told("start", "b", times=2)
+    run.wait_members("a", "b")
+    assert next_peer.pid not in run.peer_pids("b")
+    run.finish("a", "b")
 
 
 def test_a_newcomer_that_dies_while_it_pulls_holds_nobody_up(cluster: MakeCluster) -> None:

@@ -114,7 +114,7 @@ def _events_in(path: Path) -> list[LogEvent]:
 def last_rounds(directory: Path, run: str) -> list[LogEvent]:
     """The last round of every stay of a node in that run, as the logs of a directory tell."""
     found: list[LogEvent] = []
-    for path in sorted(directory.glob("*.jsonl")):
+    for path in sorted(p for p in directory.glob("*.jsonl") if p.is_file()):  # no device
         stays, here = [b""], False
         with path.open("rb") as file:
             for line in file:

@@ -21,7 +21,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import ChaosError, JoinError, NodeLost, StateDeclined, StateError
+from lightning_chaos.errors import (
+    ChaosError,
+    JoinError,
+    NodeLost,
+    PeerGone,
+    StateDeclined,
+    StateError,
+)
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
@@ -34,7 +41,7 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import open_door
 from lightning_chaos.worker.station import Station
-from lightning_chaos.worker.turns import Apart, Hold, Outcome, Turn
+from lightning_chaos.worker.turns import Hold, Outcome, Turn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -134,11 +141,17 @@ class Node:
         )
         return standing
 
-    def open_again(self, past: Past) -> Standing:
+    def open_again(self, past: Past, restarts: Restarts) -> Standing:
         """After this incarnation fell out of the run: a new peer, a new incarnation.
 
         Args:
             past: names the state that this node still has.
+            restarts: also used when the new peer ends before it has found the run.
+
+        Raises:
+            NodeLost: once too often.
+            JoinError: the run does not take this node.
+            RunFinished: the run is over.
         """
         self._in_step = False
         before = self._station
@@ -153,13 +166,21 @@ class Node:
             known=where,
             gather=False,
         )
-        self._station = self._new_station()
-        if self._leaving:  # told to the last incarnation only
-            self._tell(Station.leave)
-        standing = self.open()
+        standing = self._open_station(restarts)
         if not standing.newcomer:
             self._tell(lambda station: station.go_on_from(before))
         return standing
+
+    def _open_station(self, restarts: Restarts) -> Standing:
+        while True:
+            self._station = self._new_station()
+            if self._leaving:  # told to the last incarnation only
+                self._tell(Station.leave)
+            try:
+                return self.open()
+            except PeerGone as gone:
+                restarts.use(str(gone))
+                self._call(self._station.aclose(str(gone)))
 
     def close(self, reason: str = "the worker ends") -> None:
         """Say goodbye and give back every thread, process and socket; may be called twice."""
@@ -455,8 +476,8 @@ class Restarts:
         self._most = most
         self._left = most
 
-    def use(self, turn: Apart) -> None:
-        """One more time.
+    def use(self, reason: str) -> None:
+        """One more time, because of that.
 
         Raises:
             NodeLost: that was once too often without a round between.
@@ -464,7 +485,7 @@ class Restarts:
         if self._left == 0:
             raise NodeLost(
                 f"this node fell out of the run {self._most + 1} times without finishing a round "
-                f"between, the last time because: {turn.reason}"
+                f"between, the last time because: {reason}"
             )
         self._left -= 1
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
-from lightning_chaos.errors import ChaosError, FingerprintError, JoinError
+from lightning_chaos.errors import ChaosError, FingerprintError, JoinError, PeerGone
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
@@ -102,6 +102,7 @@ class Station:
 
         Raises:
             JoinError: it did neither; the message says why.
+            PeerGone: it ended before.
             RunFinished: the run is over.
         """
         process = start_peer(self.config, self.door)
@@ -224,7 +225,7 @@ class Station:
 
     def _on_peer_gone(self, reason: str) -> None:
         if self.standing is None and self._error is None:
-            self._error = JoinError(f"the peer process ended: {reason}")
+            self._error = PeerGone(f"the peer process ended: {reason}")
         elif self._mesh is not None and not self.out_of_play:
             self.spawn(self._mesh.say_word(f"its peer is gone ({reason})"))
         self.fall_out(f"its peer is gone ({reason})")
