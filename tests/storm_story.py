@@ -91,6 +91,7 @@ class Story:
                     "round",
                     round=self.last,
                     epoch=epoch,
+                    origin=epoch,
                     data_epoch=0,
                     members=names,
                     weights=[8.0] * len(names),

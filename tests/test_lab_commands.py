@@ -142,7 +142,11 @@ def test_ctrl_c_and_sigterm_end_the_nodes_and_take_the_network_down(
     kept = tmp_path / "kept"
     command = [sys.executable, "-m", "lightning_chaos.cli", "lab", "run", *network, "--hosts", "2"]
     lab = subprocess.Popen(
-        [*command, "--keep-logs", str(kept), file], stdout=subprocess.PIPE, text=True
+        [*command, "--keep-logs", str(kept), file],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell may have started this test in the background, where Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with lab:
         deadline = time.monotonic() + BOUND_S

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_fixtures import SCRIPTS, Cluster, code_of
+from cluster_fixtures import SCRIPTS, Cluster
 
-from lightning_chaos import cli
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.director import Director
 from lightning_chaos.testing.lab.faults import Fault, Heal, Schedule, Throttle, at
@@ -54,7 +53,7 @@ def is_cure(fault: Fault) -> bool:
 
 
 @pytest.mark.timeout(180)
-def test_thirty_random_faults_leave_one_state_that_can_be_recomputed(
+def test_thirty_random_faults_leave_one_state_and_no_process(
     fork_server: ForkServer, relays: Relays, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("CHAOS_FAULTS_SEED") or random.randrange(10_000))
@@ -81,15 +80,6 @@ def test_thirty_random_faults_leave_one_state_that_can_be_recomputed(
         run.finish(*left)
         pids = {int(e[who]) for e in run.told("start") for who in ("pid", "peer_pid")}
         assert not [pid for pid in pids if psutil.pid_exists(pid)]
-        logs, digest = run.log_dir, run.told("final")[-1]["digest"]
-    replay = fork_server.launch(
-        [cli.__file__, "replay", str(logs)],
-        env=dict(os.environ),
-        cwd=tmp_path,
-        output=tmp_path / "replay.out",
-    )
-    assert code_of(replay, 60.0) == 0, (tmp_path / "replay.out").read_text()
-    assert digest[:12] in (tmp_path / "replay.out").read_text()
 
 
 def test_a_cure_is_no_fault() -> None:

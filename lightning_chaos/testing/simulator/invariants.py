@@ -152,8 +152,8 @@ class Invariants:
         """
         members, newest = self.members(), self.newest()
         live = {n.uid for n in members}
-        if not (self.joined([n for n in self._world.nodes if n.alive]) and self.joined(members)):
-            return False  # newcomers carry nothing between members
+        if not (self.joined([n for n in self._world.nodes if n.alive]) and self.stayers_joined()):
+            return False
         dead = set(newest.uids) - live if self._world.same_machine else set()
         acked = [n.peer._standing.acceptor.acked for n in members]
         maybe = [p for given in acked for p in given if p.view.epoch > newest.epoch]
@@ -161,6 +161,15 @@ class Invariants:
             dead.update(node.peer._standing.evidence.dead)
         views = (newest, *(p.view for p in maybe if p.ballot.proposer not in live))
         return all(may_commit(view.uids, live, dead)[0] for view in views)
+
+    def stayers_joined(self) -> bool:
+        """Paths lead from each member of the newest view to each, over these alone.
+
+        Newcomers carry nothing between members; nor can one who has been planned out, and who
+        needs their results to go, be waited for.
+        """
+        newest = self.newest()
+        return self.joined([n for n in self.members() if newest.rank(n.uid) is not None])
 
     def joined(self, nodes: list[Node]) -> bool:
         """Paths lead from each to each, over these alone."""

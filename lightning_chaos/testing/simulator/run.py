@@ -63,9 +63,9 @@ def _play(world: World) -> None:
         try:
             settle(world)
         except Stuck:
-            if world.invariants.joined(world.invariants.members()):
+            if world.invariants.stayers_joined():
                 raise
-            return  # newcomers carry nothing between members
+            return
     if case.ends and (settled or case.returns):
         end(world)
 
