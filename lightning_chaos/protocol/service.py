@@ -52,7 +52,7 @@ class Service:
                 requests.seat = said
                 if standing.role is Role.MEMBER:  # it founded the run: this is the run's state
                     standing.samples = max(said.samples, standing.samples or 0)
-                self._agreement.lead.fingerprint = said.fingerprint
+                self._agreement.lead.drafts.fingerprint = said.fingerprint
             case local.Begun(round=round_, samples=samples):
                 standing.samples = samples
                 self._on_begun(round_)
