@@ -28,6 +28,7 @@ from lightning_chaos.protocol.messages import (
     Prepare,
 )
 from lightning_chaos.protocol.permits import Permits
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import (
     Ballot,
     Decision,
@@ -55,17 +56,17 @@ class Lead:
 
     Args:
         me: this member.
-        timeout_s: longest silence tolerated, seconds.
+        timeouts: longest silence tolerated.
         alone: split off where there is no quorum.
     """
 
-    def __init__(self, me: Uid, timeout_s: float, *, alone: bool) -> None:
-        self.wishes = Wishes(me, timeout_s)
+    def __init__(self, me: Uid, timeouts: Timeouts, *, alone: bool) -> None:
+        self.wishes = Wishes(me, timeouts)
         """What nodes have asked for."""
-        self.linkage = Linkage(timeout_s)
+        self.linkage = Linkage(timeouts)
         """Which links are given up and taken back."""
         self._me = me
-        self._timeout_s = timeout_s
+        self._timeouts = timeouts
         self._alone = alone
         self.fingerprint: Fingerprint | None = None
         """Settings of this node's worker, to compare newcomers with."""
@@ -81,6 +82,10 @@ class Lead:
         self._need_since: float | None = None
         self._lacks_since: float | None = None
         self._not_before = float("-inf")
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._timeouts.longest_s
 
     def want_flush(self, reason: str) -> None:
         """Frames were lost on a link that works again."""
