@@ -31,7 +31,7 @@ class Agreement:
     def __init__(self, standing: Standing, requests: Requests) -> None:
         self._standing = standing
         self._requests = requests
-        self.lead = Lead(standing.me.uid, standing.timeout_s, alone=standing.alone)
+        self.lead = Lead(standing.me.uid, standing.timeouts, alone=standing.alone)
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
         self._told: tuple[Uid, ...] = ()
@@ -121,6 +121,7 @@ class Agreement:
         within = (*view.everybody, *self._requests.leavers)
         standing.evidence.keep_only(within)
         standing.routes.keep_only(within)
+        standing.forget_strangers()
         reason = commit.proposal.reason
         standing.log(f"epoch {view.epoch} from round {view.switch}: {_names(view)} ({reason})")
         if self._enter(view, commit):

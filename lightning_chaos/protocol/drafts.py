@@ -10,6 +10,7 @@ from lightning_chaos.protocol.islands import without
 from lightning_chaos.protocol.linkage import Linkage, joined, told
 from lightning_chaos.protocol.messages import Fingerprint, Refuse
 from lightning_chaos.protocol.permits import Permits
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Lineage, Member, Pair, Uid, View, pair_of
 from lightning_chaos.protocol.wishes import Plan, Wishes
 
@@ -19,14 +20,14 @@ class Drafts:
 
     Args:
         me: this member.
-        timeout_s: longest silence tolerated, seconds.
+        timeouts: longest silence tolerated.
         alone: a side without a quorum goes on alone: views tell whom they went on without.
     """
 
-    def __init__(self, me: Uid, timeout_s: float, *, alone: bool) -> None:
-        self.wishes = Wishes(me, timeout_s)
+    def __init__(self, me: Uid, timeouts: Timeouts, *, alone: bool) -> None:
+        self.wishes = Wishes(me, timeouts)
         """What nodes have asked for."""
-        self.linkage = Linkage(timeout_s)
+        self.linkage = Linkage(timeouts)
         """Which links are given up and taken back."""
         self.fingerprint: Fingerprint | None = None
         """Settings of this node's worker, to compare newcomers with."""

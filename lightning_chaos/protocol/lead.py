@@ -16,6 +16,7 @@ from lightning_chaos.protocol.islands import Islands, claimed
 from lightning_chaos.protocol.linkage import told
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.proposer import Proposer, Steps
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Ballot, Pair, Proposal, Uid, View
 from lightning_chaos.protocol.wishes import Plan, node_of
 
@@ -25,17 +26,17 @@ class Lead:
 
     Args:
         me: this member.
-        timeout_s: longest silence tolerated, seconds.
+        timeouts: longest silence tolerated.
         alone: split off where there is no quorum.
     """
 
-    def __init__(self, me: Uid, timeout_s: float, *, alone: bool) -> None:
-        self.drafts = Drafts(me, timeout_s, alone=alone)
+    def __init__(self, me: Uid, timeouts: Timeouts, *, alone: bool) -> None:
+        self.drafts = Drafts(me, timeouts, alone=alone)
         """Views that could come next."""
-        self.proposer = Proposer(me, timeout_s, alone=alone)
+        self.proposer = Proposer(me, timeouts, alone=alone)
         """The proposal that is open."""
         self._me = me
-        self._timeout_s = timeout_s
+        self._timeouts = timeouts
         self._flush = ""
         self._need_since: float | None = None
 
@@ -130,7 +131,7 @@ class Lead:
         mine = change is not None and not change.proposal.planned
         if acceptor.frozen and (mine or acceptor.promised.proposer == self._me):
             return "nobody is lost after all"
-        if acceptor.since is not None and now - acceptor.since > 3 * self._timeout_s:
+        if acceptor.since is not None and now - acceptor.since > 3 * self._timeouts.longest_s:
             return "an earlier change was left undecided"
         return ""
 
@@ -142,7 +143,7 @@ class Lead:
         place = sum(uid not in lost for uid in view.uids[:rank]) if lost else rank
         if place == 0:
             return 0
-        if since is not None and now - since > place * 2 * self._timeout_s:
+        if since is not None and now - since > place * 2 * self._timeouts.longest_s:
             return place
         return None
 

@@ -20,6 +20,7 @@ from lightning_chaos.protocol.events import (
     Event,
     FromWorker,
     Heard,
+    Level,
     Linked,
     ProcessGone,
     Redial,
@@ -29,11 +30,13 @@ from lightning_chaos.protocol.events import (
     WorkerGone,
 )
 from lightning_chaos.protocol.hearing import Hearing
-from lightning_chaos.protocol.messages import AnyMessage, LastWord, ViewNews
+from lightning_chaos.protocol.messages import AnyMessage, LastWord, Status, ViewNews
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.service import Service
 from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.timeouts import Timeouts
+from lightning_chaos.protocol.trips import Trips
 from lightning_chaos.protocol.values import Member, Uid, View
 
 _WITHIN = (Role.MEMBER, Role.LEAVING, Role.LEARNER)
@@ -47,7 +50,7 @@ class Membership:
         me: this incarnation.
         run: id of the run; links to other runs never reach this class.
         min_members: members needed before the first round may start.
-        timeout_s: longest silence tolerated, seconds.
+        timeout_s: longest silence tolerated, seconds; None to derive it from round trips.
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         linger_s: how long a finished run is told to latecomers, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
@@ -62,7 +65,7 @@ class Membership:
         *,
         run: str,
         min_members: int = 1,
-        timeout_s: float = 1.0,
+        timeout_s: float | None = 1.0,
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
         base_epoch: int = 0,
@@ -120,6 +123,16 @@ class Membership:
         """How far this node's worker may run."""
         return self._standing.permits
 
+    @property
+    def trips(self) -> Trips:
+        """The round trips to its neighbours, measured from heartbeats."""
+        return self._standing.trips
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long silences of its links are tolerated."""
+        return self._standing.timeouts
+
     def story(self) -> str:
         """Epoch and round, for log lines."""
         epoch = self.view.epoch if self.view else 0
@@ -131,9 +144,11 @@ class Membership:
         standing.now, standing.out = now, []
         if self.role is Role.OUT and not isinstance(event, FromWorker | WorkerGone | Tick):
             return []
+        if isinstance(event, Heard) and isinstance(event.message, Status):
+            self._measure(event.sender, event.message)
         if isinstance(event, Heard) and self._hearing.nothing_new(event.sender, event.message):
             self._evidence.heard(now, event.sender)
-            return []
+            return standing.out
         match event:
             case Linked(member=member):
                 self._on_linked(member)
@@ -151,10 +166,17 @@ class Membership:
                 self._service.hear(said)
             case WorkerGone(reason=reason):
                 self._service.gone(reason)
-            case Tick():
-                self._on_tick()
+            case Tick(late_s=late_s):
+                self._on_tick(late_s)
         self._after()
         return standing.out
+
+    def _measure(self, sender: Uid, status: Status) -> None:
+        """A heartbeat came straight from a neighbour."""
+        standing = self._standing
+        trip = standing.trips.heard(standing.now, sender, status.sent, status.echo)
+        if trip is not None and (problem := standing.timeouts.measured(sender, trip)):
+            standing.log(problem, Level.WARNING)
 
     def _hear(self, sender: Uid, message: AnyMessage) -> None:
         self._hearing.hear(sender, message)
@@ -165,7 +187,7 @@ class Membership:
         standing = self._standing
         standing.linked[member.uid] = member
         self._evidence.linked(standing.now, member.uid)
-        standing.send(member.uid, standing.status())
+        standing.beat(member.uid)
         if standing.view is not None and standing.view.find(member.uid) is None:
             standing.send(member.uid, ViewNews(standing.view))
         for uid, reason in self._evidence.dead.items():
@@ -176,22 +198,24 @@ class Membership:
     def _on_unlinked(self, uid: Uid, reason: str) -> None:
         self._standing.linked.pop(uid, None)
         self._standing.statuses.pop(uid, None)
+        self._standing.forget_strangers()
         self._evidence.unlinked(uid, reason)
         self._agreement.lead.drafts.wishes.forget_newcomer(uid)
         self._arrival.lost(uid)
 
     # ---- time, and what follows from where we stand ----------------------------------------
 
-    def _on_tick(self) -> None:
+    def _on_tick(self, late_s: float) -> None:
         standing = self._standing
         within = standing.view is not None and standing.role in _WITHIN
         watched = standing.view.everybody if standing.view is not None and within else ()
-        for uid in self._evidence.tick(standing.now, (*watched, *self._requests.leavers)):
+        watched = (*watched, *self._requests.leavers)
+        for uid in self._evidence.tick(standing.now, watched, late_s):
             if uid in standing.linked:
                 standing.out.append(Redial(uid, self._evidence.why(uid)))
-        if standing.now - self._sent_status_at >= standing.timeout_s / 5:
+        if standing.now - self._sent_status_at >= standing.timeouts.beat_s:
             self._sent_status_at = standing.now
-            standing.send_all(standing.status())
+            standing.beat()
         self._arrival.tick()
         self._requests.check_pull()
         self._agreement.check_freeze()

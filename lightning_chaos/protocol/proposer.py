@@ -9,6 +9,7 @@ from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.flush import Unrecoverable, decide
 from lightning_chaos.protocol.islands import island_of
 from lightning_chaos.protocol.messages import Abort, Ack, Commit, Message, Nack, Prepare
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Ballot, Decision, Proposal, Uid, View
 from lightning_chaos.protocol.wishes import node_of
 
@@ -26,13 +27,13 @@ class Proposer:
 
     Args:
         me: this member.
-        timeout_s: longest silence tolerated, seconds.
+        timeouts: longest silence tolerated.
         alone: split off where there is no quorum.
     """
 
-    def __init__(self, me: Uid, timeout_s: float, *, alone: bool) -> None:
+    def __init__(self, me: Uid, timeouts: Timeouts, *, alone: bool) -> None:
         self._me = me
-        self._timeout_s = timeout_s
+        self._timeouts = timeouts
         self._alone = alone
         self.change: Change | None = None
         """What is open."""
@@ -105,7 +106,7 @@ class Proposer:
         view = msgspec.structs.replace(new, epoch=epoch)
         ballot = Ballot(self._counter, self._me)
         proposal = Proposal(ballot, draft.base, view, draft.planned, draft.reason)
-        self.change = Change(proposal, carried, asked, now + self._timeout_s)
+        self.change = Change(proposal, carried, asked, now + self._timeouts.longest_s)
         self.waiting = ""
         prepare = Prepare(proposal, carried)
         others = [uid for uid in asked if uid != self._me]
@@ -133,7 +134,7 @@ class Proposer:
         Whoever has this member's ACK may rely on that.
         """
         self.change = None
-        self._not_before = now + self._timeout_s / 2
+        self._not_before = now + self._timeouts.longest_s / 2
 
     def _abort(self, change: Change) -> Steps:
         return [(uid, Abort(change.proposal.ballot)) for uid in change.asked]
@@ -142,7 +143,7 @@ class Proposer:
         """Ask those again who have not agreed, every timeout."""
         if now <= change.deadline:
             return []
-        change.deadline = now + self._timeout_s
+        change.deadline = now + self._timeouts.longest_s
         prepare = Prepare(change.proposal, change.carried)
         return [(uid, prepare) for uid in change.asked if uid not in change.acks]
 
@@ -178,7 +179,7 @@ class Proposer:
         """Propose to go on alone, if that is wanted and no quorum has come for a while."""
         if self._lacks_since is None:
             self._lacks_since = now
-        if not self._alone or now - self._lacks_since < SPLIT_AFTER * self._timeout_s:
+        if not self._alone or now - self._lacks_since < SPLIT_AFTER * self._timeouts.longest_s:
             return []
         alone = island_of(change.proposal.view, self._me)
         reason = f"no quorum: an island of its own ({change.proposal.reason})"
