@@ -17,7 +17,7 @@ from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.operation import Operation
-from lightning_chaos.protocol import change, flush, lead, quorum, standing
+from lightning_chaos.protocol import change, flush, proposer, quorum, standing
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.linkage import Linkage
@@ -100,7 +100,7 @@ def data_is_shared_out_too_early(patch: Patch) -> None:
         decision = right(reports, view)
         return msgspec.structs.replace(decision, data_from=decision.finished.round)
 
-    patch.setattr(lead, "decide", decide)
+    patch.setattr(proposer, "decide", decide)
 
 
 def part_of_a_result_is_kept(patch: Patch) -> None:
@@ -129,7 +129,7 @@ def not_all_members_have_agreed(patch: Patch) -> None:
         return flush.decide(reports, msgspec.structs.replace(view, members=told))
 
     patch.setattr(change.Change, "missing", property(missing))
-    patch.setattr(lead, "decide", decide)
+    patch.setattr(proposer, "decide", decide)
 
 
 def an_older_base_is_accepted(patch: Patch) -> None:
@@ -156,13 +156,13 @@ def a_frame_of_an_older_epoch_is_taken(patch: Patch) -> None:
 
 def a_ballot_is_used_again(patch: Patch) -> None:
     """Propose another view under the number of the last one."""
-    right = lead.Lead._propose
+    right = proposer.Proposer.propose
 
-    def propose(self: lead.Lead, *given: object) -> lead.Steps:
+    def propose(self: proposer.Proposer, *given: object) -> proposer.Steps:
         self._counter -= 1
         return right(self, *given)  # type: ignore[arg-type]
 
-    patch.setattr(lead.Lead, "_propose", propose)
+    patch.setattr(proposer.Proposer, "propose", propose)
 
 
 def a_worker_does_not_freeze(patch: Patch) -> None:

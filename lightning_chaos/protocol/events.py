@@ -70,6 +70,9 @@ class WorkerGone:
 class Tick:
     """Time has passed; the driver sends one at least every ``timeout / 20``."""
 
+    late_s: float = 0.0
+    """How much later than that it comes: for so long this peer could not hear anybody, seconds."""
+
 
 Event = Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick
 
