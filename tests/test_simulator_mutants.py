@@ -7,7 +7,6 @@ a state of an older lineage becomes a source; the code knows no lineage yet.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Mapping, Set
 
 import msgspec
@@ -149,7 +148,7 @@ def a_frame_of_an_older_epoch_is_taken(patch: Patch) -> None:
 
     def place(self: Exchange, sender: Uid, frame: Frame) -> Landing | Verdict:
         epoch = max(frame.epoch, self._views.epoch)
-        return right(self, sender, dataclasses.replace(frame, epoch=epoch))
+        return right(self, sender, msgspec.structs.replace(frame, epoch=epoch))
 
     patch.setattr(Exchange, "place", place)
 
