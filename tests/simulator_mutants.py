@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Set
 
 import msgspec
@@ -190,7 +189,7 @@ def a_frame_of_an_older_epoch_is_taken(patch: Patch) -> None:
 
     def place(self: Exchange, sender: Uid, frame: Frame) -> Landing | Verdict:
         epoch = max(frame.epoch, self._views.epoch)
-        return right(self, sender, dataclasses.replace(frame, epoch=epoch))
+        return right(self, sender, msgspec.structs.replace(frame, epoch=epoch))
 
     patch.setattr(Exchange, "place", place)
 
