@@ -48,7 +48,6 @@ T = TypeVar("T")
 END_BOUND_S = 5.0
 PULL_STALL_S = 5.0
 MAX_STATE_BYTES = 1 << 40
-ASSUMED_RATE_BYTES_PER_S = 125e6
 
 
 class Node:
@@ -87,6 +86,8 @@ class Node:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-io")
         self._thread.start()
+        self._rates: dict[str, float] = {}
+        """Of links from other nodes, bytes/s, as earlier pulls have shown them."""
         self._leaving = False
         self._station = self._new_station()
         self._round = -1
@@ -403,9 +404,8 @@ class Node:
         return pulled
 
     async def _pull(self, view: View, held: StateImage, show: Callable[[Progress], None]) -> Pulled:
-        rate = self._rate or ASSUMED_RATE_BYTES_PER_S
         sources = [
-            Source(m.uid, m.node, Address(m.host, m.port), rate)
+            Source(m.uid, m.node, Address(m.host, m.port), self._rates.get(m.node))
             for m in view.members
             if m.uid != self.uid and view.joins(m.uid, self.uid)
         ]
@@ -428,13 +428,17 @@ class Node:
             max_bytes=MAX_STATE_BYTES,
         )
         try:
-            return await self._station.unless_apart(work)
+            pulled = await self._station.unless_apart(work)
         except StateDeclined as error:
             raise JoinError(str(error)) from None
         except StateError as error:
             # All donors let go of it: the run has gone on, so another incarnation may try.
             self._station.fall_out(str(error))
             raise JoinError(str(error)) from None
+        for share in pulled.donors:
+            if share.measured is not None and not share.measured.lower_bound:
+                self._rates[share.name] = share.measured.bytes_per_s
+        return pulled
 
     def take_seat(self, last: OpId) -> None:
         """The state is in place: become a member.
