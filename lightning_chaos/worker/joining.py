@@ -19,7 +19,6 @@ from lightning_chaos.worker.station import Station
 T = TypeVar("T")
 PULL_STALL_S = 5.0
 MAX_STATE_BYTES = 1 << 40
-ASSUMED_RATE_BYTES_PER_S = 125e6
 
 
 async def learn(station: Station) -> View:
@@ -44,6 +43,7 @@ async def pull_state(
     wiring: Wiring,
     view: View,
     held: StateImage,
+    rates: dict[str, float],
     show: Callable[[Progress], None],
 ) -> Pulled:
     """Pull the state from all members of that view at once.
@@ -53,14 +53,15 @@ async def pull_state(
         wiring: how its links are made.
         view: as :func:`learn` gave it.
         held: its own state: shards that are equal are not pulled.
+        rates: by name of a node, bytes/s, as earlier pulls have shown them; this pull's are added.
         show: told of the progress.
 
     Raises:
         JoinError: the members cannot send it, or the run has lost this node again.
     """
-    rate, me = wiring.rate_bytes_per_s or ASSUMED_RATE_BYTES_PER_S, station.outfit.me.uid
+    me = station.outfit.me.uid
     sources = [
-        Source(m.uid, m.node, Address(m.host, m.port), rate)
+        Source(m.uid, m.node, Address(m.host, m.port), rates.get(m.node))
         for m in view.members
         if m.uid != me and view.joins(m.uid, me)
     ]
@@ -83,13 +84,17 @@ async def pull_state(
         max_bytes=MAX_STATE_BYTES,
     )
     try:
-        return await _unless_apart(station, work)
+        pulled = await _unless_apart(station, work)
     except StateDeclined as error:
         raise JoinError(str(error)) from None
     except StateError as error:
         # All donors let go of it: the run has gone on, so another incarnation may try.
         station.fall_out(str(error))
         raise JoinError(str(error)) from None
+    for share in pulled.donors:
+        if share.measured is not None and not share.measured.lower_bound:
+            rates[share.name] = share.measured.bytes_per_s
+    return pulled
 
 
 async def _unless_apart(station: Station, work: Coroutine[Any, Any, T]) -> T:

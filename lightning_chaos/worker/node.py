@@ -63,6 +63,8 @@ class Node(OperationSequence):
         door = open_door(config.host, port)
         self._run_log = run_log_of(run_log, config.node)
         super().__init__(Incarnations(config, door, self._wiring, self._run_log, self._note_stop))
+        self._rates: dict[str, float] = {}
+        """Of links from other nodes, bytes/s, as earlier pulls have shown them."""
         self._in_step = False
         self.stop_asked = ""
         """Why somebody asked the whole run to end, '' if nobody did."""
@@ -191,7 +193,7 @@ class Node(OperationSequence):
             JoinError: the run does not take this node, or has lost it again.
         """
         view = self._life.call(joining.learn(self._station))
-        work = joining.pull_state(self._station, self._wiring, view, held(), show)
+        work = joining.pull_state(self._station, self._wiring, view, held(), self._rates, show)
         pulled = self._life.call(work)
         self._round = view.switch - 1
         return pulled
