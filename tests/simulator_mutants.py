@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Set
 
 import msgspec
@@ -12,7 +11,7 @@ from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.operation import Operation
-from lightning_chaos.protocol import change, flush, islands, lead, quorum, standing
+from lightning_chaos.protocol import change, flush, islands, proposer, quorum, standing
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.linkage import Linkage
@@ -55,7 +54,7 @@ def not_all_members_of_the_new_view_have_agreed(patch: Patch) -> None:
         return flush.decide(reports, msgspec.structs.replace(view, members=told))
 
     patch.setattr(change.Change, "missing", property(missing))
-    patch.setattr(lead, "decide", decide)
+    patch.setattr(proposer, "decide", decide)
 
 
 def an_older_epoch_is_accepted(patch: Patch) -> None:
@@ -71,13 +70,13 @@ def an_older_epoch_is_accepted(patch: Patch) -> None:
 
 def a_ballot_is_reused(patch: Patch) -> None:
     """Propose another view under the number of the last one."""
-    right = lead.Lead._propose
+    right = proposer.Proposer.propose
 
-    def propose(self: lead.Lead, *given: object) -> lead.Steps:
+    def propose(self: proposer.Proposer, *given: object) -> proposer.Steps:
         self._counter -= 1
         return right(self, *given)  # type: ignore[arg-type]
 
-    patch.setattr(lead.Lead, "_propose", propose)
+    patch.setattr(proposer.Proposer, "propose", propose)
 
 
 def a_silent_member_counts_as_dead(patch: Patch) -> None:
@@ -190,7 +189,7 @@ def a_frame_of_an_older_epoch_is_taken(patch: Patch) -> None:
 
     def place(self: Exchange, sender: Uid, frame: Frame) -> Landing | Verdict:
         epoch = max(frame.epoch, self._views.epoch)
-        return right(self, sender, dataclasses.replace(frame, epoch=epoch))
+        return right(self, sender, msgspec.structs.replace(frame, epoch=epoch))
 
     patch.setattr(Exchange, "place", place)
 
@@ -203,7 +202,7 @@ def data_is_shared_out_too_early(patch: Patch) -> None:
         decision = right(reports, view)
         return msgspec.structs.replace(decision, data_from=decision.finished.round)
 
-    patch.setattr(lead, "decide", decide)
+    patch.setattr(proposer, "decide", decide)
 
 
 def one_end_of_a_link_costs_the_other_its_seat(patch: Patch) -> None:

@@ -172,7 +172,7 @@ class World:
         """SIGSTOP for so long."""
         node.paused_until = self.clock.now + seconds
         self.troubles.note(node.name, seconds=seconds)
-        self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick()))
+        self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick(late_s=seconds)))
 
     def _act(self, node: Node, action: events.Action) -> None:
         match action:
