@@ -25,7 +25,7 @@ test: ## lint, all tests against the built wheel, the benches once
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
 	cd $(WHEEL_VENV) && bin/pytest -p no:cacheprovider -c ../../pyproject.toml \
-	  --rootdir ../.. ../../tests $(ARGS)
+	  --rootdir ../.. --durations=40 --durations-min=1 ../../tests $(ARGS)
 
 # Two environments take a minute each, on one core each.
 ready: lint build $(WHEEL_VENV)/.installed
