@@ -17,7 +17,7 @@ _AHEAD_BYTES = 2_500_000
 _AHEAD_S = 0.05
 """Of others: what they send in that time and two round trips, so that a rate believed to be too
 low can still be seen to be higher."""
-_MAX_AHEAD_SHARDS = 32
+_MAX_AHEAD_SHARDS = 128
 
 
 @dataclass(frozen=True, slots=True)
