@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from lightning_chaos.protocol.values import Uid
 
-_TWICE_WHILE_UNDER_WAY = 2
+_TWICE_WHILE_UNDER_WAY = 8
 """A donor takes second requests while it has fewer than so many shards under way."""
 
 
