@@ -120,7 +120,7 @@ def test_what_is_remembered_wins_over_the_train_and_both_are_planned_by() -> Non
     for one in (a, b):
         one.gauge.heard_train([Arrival(k * 1e-4, 1000) for k in range(65)])  # 10 MB/s
     Schedule(goal).plan([a, b, c], 0.0)
-    assert [d.share.planned_bytes_per_s for d in (a, b, c)] == pytest.approx([20e6, 10e6, 15e6])
+    assert [d.share.planned_bytes_per_s for d in (a, b, c)] == pytest.approx([20e6, 10e6, 20e6])
     assert sum(d.share.planned_bytes for d in (a, b, c)) == pytest.approx(64 * MB, rel=0.02)
     assert a.share.planned_bytes == pytest.approx(2 * b.share.planned_bytes, rel=0.1)
 
