@@ -30,6 +30,8 @@ TRAIN_S = 0.05
 """What comes later than that after the first bytes is not looked at, seconds."""
 _LEAST_BYTES = 4 << 10
 """A spacing that fewer bytes tell of is chance."""
+_MOST_BYTES_PER_S = 250e6
+"""A spacing that says more is that of reads, not of arrivals."""
 _FLIGHT_BYTES = 10 * 1200
 """TCP sends no flight shorter than that, ten segments (RFC 6928), while it has more to send."""
 
@@ -51,7 +53,7 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
         rtt_s: round trip of the link, seconds; 0 if it is not known.
 
     Returns:
-        None if too little of it came with a spacing to be seen.
+        None if too little of it came with a spacing to be seen, as over links of 2 Gbit/s.
 
     Raises:
         ConfigError: a round trip that is negative or not finite.
@@ -66,7 +68,9 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
         return None
     so_far = itertools.accumulate(size for _, size in spaced)
     spacing = next(s for (s, _), sum_ in zip(spaced, so_far, strict=True) if 2 * sum_ >= total)
-    return RateEstimate(1 / spacing, lower_bound=True, at=arrivals[-1].at) if spacing > 0 else None
+    if spacing * _MOST_BYTES_PER_S < 1:
+        return None
+    return RateEstimate(1 / spacing, lower_bound=True, at=arrivals[-1].at)
 
 
 def _spacings(arrivals: Sequence[Arrival], rtt_s: float) -> Iterator[tuple[float, int]]:
