@@ -17,7 +17,7 @@ from lightning_chaos.errors import JoinError
 from lightning_chaos.replication.image import assemble
 from lightning_chaos.replication.values import Progress, Pulled
 from lightning_chaos.skin.progress import PullProgress
-from lightning_chaos.worker.node import Restarts
+from lightning_chaos.worker.restarts import Restarts
 from lightning_chaos.worker.turns import Apart
 
 if TYPE_CHECKING:
