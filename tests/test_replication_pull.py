@@ -32,6 +32,7 @@ from lightning_chaos.replication.wire import (
     NotYet,
     Refuse,
     Shard,
+    Train,
     Want,
     WantLocal,
     decode_pull,
@@ -265,6 +266,7 @@ def test_a_donor_that_talks_nonsense_is_out_and_the_pull_goes_on(data: bytes, pr
     [
         (Shard(0, 70_000), "shard of 70000 bytes"),
         (Shard(0, 0), "shard of 0 bytes"),
+        (Train(70_000), "train of 70000 bytes"),
         (Want(3), "sent Want that nobody asked for"),
         (LocalReply(b""), "received state is malformed"),
         (ManifestReply(image_of(state(10)).manifest), "sent ManifestReply"),
