@@ -48,7 +48,7 @@ class Node:
         self.links = Links(
             self.me,
             run,
-            timeout_s=0.3,
+            timeout_of=lambda _: 0.3,
             insecure=False,
             emit=self.events.append,
             in_view=lambda _: False,

@@ -38,8 +38,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Of the run, should this node found it."""
     base_epoch: int = 0
     """Last epoch this node knew: should it found the run anew, its view is above that."""
-    timeout_s: float = 1.0
-    """Longest silence of another peer tolerated, seconds."""
+    timeout_s: float | None = None
+    """Longest silence of another peer tolerated, seconds; None to derive it from round trips."""
     worker_timeout_s: float = 300.0
     """Longest time a worker may take to freeze or make progress, seconds."""
     linger_s: float = 30.0

@@ -90,6 +90,12 @@ class Waiting(Local, frozen=True, array_like=True, tag=True):
     reason: str
 
 
+class Timeout(Local, frozen=True, array_like=True, tag=True):
+    """Longest silence to be tolerated from now on: round trips have been measured."""
+
+    seconds: float
+
+
 class NoLink(Local, frozen=True, array_like=True, tag=True):
     """To whom the peer has no link from now on, and why; said when that changes."""
 
@@ -195,6 +201,7 @@ AnyLocal = (
     | AllDone
     | Stop
     | Waiting
+    | Timeout
     | NoLink
     | AskSeat
     | Begun

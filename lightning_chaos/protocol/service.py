@@ -39,6 +39,7 @@ class Service:
         self._linger_s = linger_s
         self._gone_at: float | None = None
         self._quit = False
+        self._told_timeout_s = standing.timeouts.least_s
         self._all_done = False
         self._unneeded_since: float | None = None
 
@@ -108,12 +109,20 @@ class Service:
     def tick(self) -> None:
         """A peer without a worker ends; after a finished run it tells latecomers for a while."""
         self._check_leaver()
+        self._tell_timeout()
         if self._gone_at is None or self._quit:
             return
         finished = self._standing.finished >= 0
         if not finished or self._standing.now - self._gone_at >= self._linger_s:
             self._quit = True
             self._standing.out.append(Quit("the worker is gone"))
+
+    def _tell_timeout(self) -> None:
+        """The worker dials, too; small changes are not worth a message."""
+        timeout_s = self._standing.timeout_s
+        if abs(timeout_s - self._told_timeout_s) > 0.1 * self._told_timeout_s:
+            self._told_timeout_s = timeout_s
+            self._standing.tell(local.Timeout(timeout_s))
 
     def _check_leaver(self) -> None:
         """Nobody needs a leaver any more: it goes, even if it still lacks its last result.

@@ -32,7 +32,8 @@ class Settings:
     port: int
     peers: tuple[Address, ...]
     min_members: int
-    timeout_s: float
+    timeout_s: float | None
+    """None: derived from measured round trips."""
     worker_timeout_s: float
     linger_s: float
     link_rate_bytes_per_s: float | None
@@ -94,7 +95,7 @@ def resolve(
         port=int(env.number("port", "CHAOS_PORT", port, 0, least=0, most=65535)),
         peers=tuple(parse_address(text) for text in named if text.strip()),
         min_members=int(env.number("min_members", "CHAOS_MIN_MEMBERS", min_members, 1, least=1)),
-        timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 1.0, least=0.05),
+        timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 0.0, least=0.05) or None,
         worker_timeout_s=env.number(
             "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 300.0, least=0.05
         ),

@@ -83,7 +83,8 @@ class Operations:
         self._mesh = mesh
         self._chronicle = chronicle
         self._owner = owner
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """How long others may take to hear of a mismatch, seconds; better known later."""
         self._worker_timeout_s = worker_timeout_s
         self._finished: Finished | None = None
         self._failed: ChaosError | None = None
@@ -202,7 +203,7 @@ class Operations:
     async def _let_others_hear(self) -> None:
         """Who ends at once looks dead, and the others go on without it and without the error."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 await self._owner.until(lambda: None if self._mesh.linked else True)
 
     async def _watch(self, label: str) -> None:

@@ -25,6 +25,7 @@ from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol import local
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Decision, Member, OpId, Uid, View
 from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.dial import Dialler
@@ -186,6 +187,8 @@ class Station:
             case local.Waiting(reason=reason):
                 self.waiting = reason
                 self._chronicle.waiting(reason)
+            case local.Timeout(seconds=seconds) if self._mesh is not None:
+                self._mesh.timeout_s = self.operations.timeout_s = seconds
             case local.NoLink(reasons=reasons):
                 self._chronicle.links(reasons)
             case _:
@@ -194,13 +197,13 @@ class Station:
 
     def _on_standing(self, standing: local.Standing) -> None:
         self.standing = standing
-        me = standing.me.uid
+        me, timeout_s = standing.me.uid, Timeouts(self.config.timeout_s).least_s
         self._course = Course(me, standing.view, newcomer=standing.newcomer)
         self._exchange = Exchange(me, time.monotonic)
         self._mesh = Mesh(
             standing.me,
             self.config.run,
-            self.config.timeout_s,
+            timeout_s,
             self,
             dialler=self.dialler,
             pacer_for=self._pacer,
@@ -212,7 +215,7 @@ class Station:
             self._mesh,
             self._chronicle,
             self,
-            timeout_s=self.config.timeout_s,
+            timeout_s=timeout_s,
             worker_timeout_s=self.config.worker_timeout_s,
         )
         patience_s = self.config.worker_timeout_s
