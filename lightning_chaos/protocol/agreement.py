@@ -76,7 +76,7 @@ class Agreement:
 
     def on_ack(self, sender: Uid, ack: Ack) -> None:
         """A member agrees."""
-        self.lead.on_ack(sender, ack)
+        self.lead.proposer.on_ack(sender, ack)
 
     def on_nack(self, sender: Uid, nack: Nack) -> None:
         """A member does not agree."""
@@ -84,7 +84,7 @@ class Agreement:
         standing.log(f"{sender} does not agree: {nack.reason}", Level.DEBUG)
         if standing.view and nack.epoch < standing.view.epoch:
             self.pass_commit(sender, standing.view.epoch)
-        self.lead.on_nack(sender, nack)
+        self.lead.proposer.on_nack(sender, nack)
 
     def pass_commit(self, to: Uid, epoch: int) -> None:
         """Pass on what is installed here to one who lacks it."""
@@ -224,7 +224,7 @@ class Agreement:
                 islands=standing.islands,
                 samples=standing.samples,
             )
-            if self.lead.resigns:
+            if self.lead.proposer.resigns:
                 standing.resign("it lacks results that nobody holds any more")
                 return ""
             if not steps:
@@ -233,7 +233,7 @@ class Agreement:
                 standing.send(to, message)
                 if isinstance(message, Refuse):
                     standing.out.append(Hangup(to, message.reason))
-        return self.lead.waiting
+        return self.lead.proposer.waiting
 
 
 def _is_newer(member: Member, old: Member) -> bool:

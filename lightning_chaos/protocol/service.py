@@ -53,7 +53,7 @@ class Service:
                 requests.seat = said
                 if standing.role is Role.MEMBER:  # it founded the run: this is the run's state
                     standing.samples = max(said.samples, standing.samples or 0)
-                self._agreement.lead.fingerprint = said.fingerprint
+                self._agreement.lead.drafts.fingerprint = said.fingerprint
             case local.Begun(round=round_, samples=samples):
                 standing.samples = samples
                 self._on_begun(round_)
@@ -120,7 +120,10 @@ class Service:
     def _tell_timeout(self) -> None:
         """The worker dials, too; small changes are not worth a message."""
         timeout_s = self._standing.timeout_s
-        if abs(timeout_s - self._told_timeout_s) > 0.1 * self._told_timeout_s:
+        if (
+            self._standing.view is not None
+            and abs(timeout_s - self._told_timeout_s) > 0.1 * self._told_timeout_s
+        ):
             self._told_timeout_s = timeout_s
             self._standing.tell(local.Timeout(timeout_s))
 

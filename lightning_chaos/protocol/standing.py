@@ -41,6 +41,10 @@ class Role(enum.Enum):
     OUT = "out"
 
 
+ACTIVE = (Role.MEMBER, Role.LEAVING)
+"""Of those who work under the view: as member, or as leaver until its last round."""
+
+
 class Standing:
     """One incarnation's knowledge, and the actions of the present step.
 
@@ -99,8 +103,8 @@ class Standing:
 
     @property
     def active(self) -> bool:
-        """It works under the view: as member, or as leaver until its last round."""
-        return self.role in (Role.MEMBER, Role.LEAVING)
+        """It works under the view."""
+        return self.role in ACTIVE
 
     def send(self, to: Uid, message: Message) -> None:
         """Send to an incarnation, or to oneself; dropped if no way to it is known."""
