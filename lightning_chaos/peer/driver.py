@@ -91,7 +91,7 @@ class Driver:
             run=config.run,
             min_members=config.min_members,
             timeout_s=config.timeout_s,
-            worker_timeout_s=config.worker_timeout_s,
+            worker_timeout_s=config.patience_s,
             linger_s=config.linger_s,
             base_epoch=config.base_epoch,
             alone=config.alone,

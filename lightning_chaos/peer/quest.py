@@ -89,7 +89,7 @@ class Quest:
         except AddressError as error:
             self._feed(Searched(exclusive=False, problem=str(error)))
             return
-        search, patience_ends = self._way(directory), self._clock() + self._config.worker_timeout_s
+        search, patience_ends = self._way(directory), self._clock() + self._config.patience_s
         while self._membership.searching:
             async with search.attempt() as found:
                 if self._gathers:
@@ -164,7 +164,7 @@ class Quest:
             return None
         if self._clock() < patience_ends:
             return NotYet(f"there is no run {self._config.run} to join yet")
-        waited = f"{self._config.worker_timeout_s:g} s"
+        waited = f"{self._config.patience_s:g} s"
         return Searched(
             exclusive=False,
             problem=f"there is no run {self._config.run} to join, waited {waited}: start a node "

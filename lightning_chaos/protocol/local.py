@@ -153,11 +153,18 @@ class Broken(Local, frozen=True, array_like=True, tag=True):
 
 
 class Late(Local, frozen=True, array_like=True, tag=True):
-    """A member has contributed nothing to an operation for longer than ``worker_timeout``."""
+    """This worker has given all to an operation and waits; said again and again."""
 
-    uid: Uid
-    seconds: float
     operation: str
+    seconds: float
+    owing: dict[Uid, int]
+    """Whom it waits for, and how many workers in turn that one may be waiting for, with itself."""
+
+
+class Allowance(Local, frozen=True, array_like=True, tag=True):
+    """How long others should wait for this worker before they count it as hung."""
+
+    seconds: float
 
 
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):
@@ -210,6 +217,7 @@ AnyLocal = (
     | Pulled
     | Broken
     | Late
+    | Allowance
     | SawEpoch
     | Word
     | Leaving

@@ -68,9 +68,10 @@ class Service:
                     requests.flush(reason)
                 else:
                     standing.evidence.complain(uid, reason)
-            case local.Late(uid=uid, seconds=seconds, operation=operation):
-                why = f"contributed nothing to operation {operation} for {seconds:.0f} s"
-                standing.evidence.complain(uid, why)
+            case local.Late():
+                self._on_late(said)
+            case local.Allowance(seconds=seconds):
+                standing.allowance_s = seconds
             case local.SawEpoch(uid=uid, epoch=epoch):
                 standing.send(uid, AskCommit(epoch))
             case local.Word(uid=uid, reason=reason):
@@ -97,6 +98,22 @@ class Service:
             for uid in standing.linked:
                 if view.find(uid) is None:
                     standing.beat(uid)
+
+    def _on_late(self, late: local.Late) -> None:
+        """Complain of whoever takes longer than it allows itself.
+
+        One that may be waiting for others has their time, too: the one next to the worker that
+        hangs must be the first to complain, and it does not know which that is.
+        """
+        standing, view = self._standing, self._standing.view
+        if view is None:
+            return
+        longest = max(standing.allowed_s(uid) for uid in view.uids)
+        for uid, workers in late.owing.items():
+            bound = standing.allowed_s(uid) if workers == 1 else workers * longest
+            if late.seconds > bound:
+                why = f"its worker gave nothing to operation {late.operation} for {bound:.3g} s"
+                standing.evidence.complain(uid, why)
 
     def gone(self, reason: str) -> None:
         """The worker process ended."""

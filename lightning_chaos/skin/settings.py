@@ -34,7 +34,8 @@ class Settings:
     min_members: int
     timeout_s: float | None
     """None: derived from measured round trips."""
-    worker_timeout_s: float
+    worker_timeout_s: float | None
+    """None: derived from the worker's own past."""
     linger_s: float
     link_rate_bytes_per_s: float | None
     insecure: bool
@@ -97,8 +98,9 @@ def resolve(
         min_members=int(env.number("min_members", "CHAOS_MIN_MEMBERS", min_members, 1, least=1)),
         timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 0.0, least=0.05) or None,
         worker_timeout_s=env.number(
-            "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 300.0, least=0.05
-        ),
+            "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 0.0, least=0.05
+        )
+        or None,
         linger_s=env.number("linger", "CHAOS_LINGER", linger, 30.0, least=0.0),
         link_rate_bytes_per_s=rate * 1e6 / 8 or None,
         insecure=insecure,
