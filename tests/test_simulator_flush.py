@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pytest
 from simulator_stage import Stage
 
-from lightning_chaos.protocol import flush, lead
+from lightning_chaos.protocol import flush, proposer
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
 from lightning_chaos.testing.simulator import Fault
 from lightning_chaos.testing.simulator.faults import set_up
@@ -84,7 +84,7 @@ def test_the_right_contributions_count_after_each_branch(
         taken.append((reports, view, decision))
         return decision
 
-    monkeypatch.setattr(lead, "decide", decide)
+    monkeypatch.setattr(proposer, "decide", decide)
     found = 0
     for seed in range(SEEDS):
         stage = Stage("abcd", seed=seed, founders=4)
