@@ -30,7 +30,7 @@ class PeerConfig(msgspec.Struct, frozen=True):
     min_members: int = 1
     """Members needed before the first round may start."""
     may_found: bool = True
-    """Found the run if there is none; else wait for it, up to :attr:`patience_s`."""
+    """Found the run if there is none; else wait for it, up to :attr:`start_timeout_s`."""
     alone: bool = False
     """A side without a quorum goes on alone, as an island (``quorum="any"``)."""
     past: Past = Past()
@@ -45,6 +45,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Longest silence of another peer tolerated, seconds; None to derive it from round trips."""
     worker_timeout_s: float | None = None
     """Longest time a worker may work on one round, seconds; None to derive it from its past."""
+    start_timeout_s: float = 600.0
+    """How long a node waits for enough others to begin with, seconds."""
     linger_s: float = 30.0
     """How long a finished run is told to latecomers, seconds."""
     insecure: bool = False

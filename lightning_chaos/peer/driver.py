@@ -93,6 +93,7 @@ class Driver:
             timeout_s=config.timeout_s,
             worker_timeout_s=config.patience_s,
             linger_s=config.linger_s,
+            start_timeout_s=config.start_timeout_s,
             base_epoch=config.base_epoch,
             alone=config.alone,
             generation=config.generation,

@@ -89,7 +89,7 @@ class Quest:
         except AddressError as error:
             self._feed(Searched(exclusive=False, problem=str(error)))
             return
-        search, patience_ends = self._way(directory), self._clock() + self._config.patience_s
+        search, patience_ends = self._way(directory), self._clock() + self._config.start_timeout_s
         while self._membership.searching:
             async with search.attempt() as found:
                 if self._gathers:
@@ -145,8 +145,7 @@ class Quest:
         if found.problem:
             return found
         if self._gathers and self._must_gather(directory):
-            here, needed = self._membership.candidates, self._config.min_members
-            return NotYet(f"{here} of {needed} nodes are here to found the run")
+            return NotYet("")  # the state machine tells for whom
         return self._no_run_yet(patience_ends) or found
 
     def _must_gather(self, directory: DiscoveryDir) -> bool:
@@ -164,7 +163,7 @@ class Quest:
             return None
         if self._clock() < patience_ends:
             return NotYet(f"there is no run {self._config.run} to join yet")
-        waited = f"{self._config.patience_s:g} s"
+        waited = f"{self._config.start_timeout_s:g} s"
         return Searched(
             exclusive=False,
             problem=f"there is no run {self._config.run} to join, waited {waited}: start a node "
@@ -187,7 +186,7 @@ class Quest:
 
     async def _wait_a_little(self, reason: str) -> None:
         """Before the next look; a candidate lets the others come to it meanwhile."""
-        if reason != self._waiting:
+        if reason and reason != self._waiting:
             self._waiting = reason
             _logger.info("waiting: %s", reason)
         if self._gathers:

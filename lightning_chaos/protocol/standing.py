@@ -27,6 +27,11 @@ from lightning_chaos.protocol.trips import NO_ECHO, Echo, Trips
 from lightning_chaos.protocol.values import Member, Uid, View
 from lightning_chaos.protocol.wait import Wait
 
+START_ADVICE = (
+    "Start the others, or set min_members (CHAOS_MIN_MEMBERS) to fewer or start_timeout "
+    "(CHAOS_START_TIMEOUT) to more"
+)
+
 
 class Role(enum.Enum):
     """Where this incarnation stands."""

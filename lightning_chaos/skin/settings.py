@@ -36,6 +36,7 @@ class Settings:
     """None: derived from measured round trips."""
     worker_timeout_s: float | None
     """None: derived from the worker's own past."""
+    start_timeout_s: float
     linger_s: float
     link_rate_bytes_per_s: float | None
     insecure: bool
@@ -62,6 +63,7 @@ def resolve(
     min_members: int | None = None,
     timeout: float | None = None,
     worker_timeout: float | None = None,
+    start_timeout: float | None = None,
     linger: float | None = None,
     link_rate: float | None = None,
     insecure: bool | None = None,
@@ -101,6 +103,9 @@ def resolve(
             "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 0.0, least=0.05
         )
         or None,
+        start_timeout_s=env.number(
+            "start_timeout", "CHAOS_START_TIMEOUT", start_timeout, 600.0, least=0.05
+        ),
         linger_s=env.number("linger", "CHAOS_LINGER", linger, 30.0, least=0.0),
         link_rate_bytes_per_s=rate * 1e6 / 8 or None,
         insecure=insecure,
