@@ -181,7 +181,7 @@ def _addresses(run: str, peer: str | None) -> list[Address]:
         return [parse_address(peer)]
     from lightning_chaos.peer.discovery import DiscoveryDir
 
-    found = DiscoveryDir(run).live()
+    found = [entry.address for entry in DiscoveryDir(run).entries()]
     if not found:
         raise JoinError(f"no node of run {run} is known on this machine; name one with --peer")
     return found
