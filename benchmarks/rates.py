@@ -131,7 +131,8 @@ def main() -> None:
     repeat = 1 if arguments.smoke else arguments.repeat
     lines = [
         machine(),
-        f"Estimate over truth: median (least to most). Round trip {2 * DELAY_MS:g} ms, n = {repeat}.",
+        "Estimate over truth: median (least to most). "
+        f"Round trip {2 * DELAY_MS:g} ms, n = {repeat}.",
         "",
         "| lab | Mbit/s | train | says nothing | transfer |",
         "|---|---|---|---|---|",
