@@ -280,17 +280,6 @@ class Operation:
             attempt.came.add((sender, chunk.id))
         return landing
 
-    def owing(self) -> dict[Uid, int]:
-        """Children that owe a contribution, and over how many links they may wait for it
-        themselves, themselves included."""
-        attempt = self.attempt
-        owing: dict[Uid, int] = {}
-        for chunk in (attempt.layout.chunks[i] for i in attempt.sums):
-            for uid in attempt.sums[chunk.id].missing:
-                patience = 1 + attempt.layout.height(chunk, uid)
-                owing[uid] = min(patience, owing.get(uid, patience))
-        return owing
-
 
 def _part_limit(members: int) -> int:
     """Longest part of a header, bytes, so that those of all members fit into one result."""

@@ -46,6 +46,8 @@ class Searched(msgspec.Struct, frozen=True):
     """Nobody else can be founding this run now (a lock is held)."""
     problem: str = ""
     """Why this node may neither join nor found, '' if it may."""
+    silent: tuple[str, ...] = ()
+    """Addresses where somebody should be and nobody answers."""
 
 
 class FromWorker(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from lightning_chaos.planning.pull import DonorLink, plan_pull
@@ -30,7 +29,8 @@ class Schedule:
     def plan(self, donors: Sequence[Candidate], now_s: float) -> None:
         """Share out, by the exact schedule, what is still in the queues.
 
-        A donor of which nothing is known counts as the mean of the others.
+        A donor of which nothing is known counts as the fastest of the others: a train that a fast
+        link brings all at once says nothing.
 
         Args:
             donors: at least one; those that serve the state, or may.
@@ -41,7 +41,7 @@ class Schedule:
         if not queued:
             return
         known = [rate for donor in donors if (rate := donor.gauge.bytes_per_s) is not None]
-        assumed = statistics.fmean(known) if known else _ASSUMED_BYTES_PER_S
+        assumed = max(known) if known else _ASSUMED_BYTES_PER_S
         links = []
         for donor in donors:
             uid, rate = donor.share.uid, donor.gauge.bytes_per_s
