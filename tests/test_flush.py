@@ -122,9 +122,9 @@ def test_what_becomes_of_a_round_in_which_links_or_nodes_are_lost(
     run.wait_rounds(3)
 
     one_gets_it_from_the_others(run, relays)
+    heal(run, relays)
     it_stands_as_all_is_held_together(run, relays)
-    relays.heal()
-    wait_whole(run)
+    heal(run, relays)
     only_what_nobody_holds_is_done_again(run, relays)
     all_is_done_again_without_the_dead(run, relays)
     run.finish("n1", "n2", "n3")
@@ -187,8 +187,9 @@ def all_is_done_again_without_the_dead(run: Cluster, relays: Relays) -> None:
     assert end.members == run.told("view", "n1")[-1]["uids"]
 
 
-def wait_whole(run: Cluster) -> None:
-    """Wait until every link is back in a view that all use."""
+def heal(run: Cluster, relays: Relays) -> None:
+    """Let every link work, and wait until all are back in a view that everybody uses."""
+    relays.heal()
 
     def whole(_: object) -> bool:
         newest = [run.told("view", node)[-1] for node in NODES]
