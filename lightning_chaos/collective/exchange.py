@@ -28,7 +28,7 @@ from lightning_chaos.collective.actions import (
 from lightning_chaos.collective.attempt import Space
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
-from lightning_chaos.collective.layout import HEADER, Layout, Place
+from lightning_chaos.collective.layout import HEADER, Place
 from lightning_chaos.collective.operation import Operation
 from lightning_chaos.collective.roots import Floats, total_weight
 from lightning_chaos.collective.views import Views
@@ -299,8 +299,7 @@ class Exchange:
                 f"{self._me} began operation {operation.op} but is no member of "
                 f"{f'epoch {view.epoch}' if view else 'any view'}"
             )
-        layout = Layout.of(view.uids, view.plan, operation.buckets)
-        operation.afresh(self._me, view.epoch, layout)
+        operation.afresh(self._me, view)
         self._current = operation
         self._hand.contribute(operation, operation.given())
         self._settle()
@@ -325,8 +324,7 @@ class Exchange:
             Finished(
                 op=operation.op,
                 label=operation.label,
-                epoch=attempt.origin,
-                members=attempt.layout.members,
+                view=attempt.origin,
                 weights=tuple(part.weight for part in parts),
                 total=total_weight(parts),
                 blobs=tuple(part.blob for part in parts),
@@ -351,8 +349,7 @@ class Exchange:
         elif decision.held:
             self._keep(operation, view, decision)
         else:
-            layout = Layout.of(view.uids, view.plan, operation.buckets)
-            operation.afresh(self._me, view.epoch, layout)
+            operation.afresh(self._me, view)
             self._hand.contribute(operation, operation.given())
         if operation is not None and operation.closed:
             operation.closed_s = self._clock()  # the others' time begins anew, too

@@ -14,7 +14,7 @@ MIN_DONOR_SHARE = 0.10
 MIN_ACCURACY = 0.95
 SAME_IN_ALL_LOGS = (
     "data_epoch",
-    "origin",
+    "epoch",
     "members",
     "weights",
     "ranges",

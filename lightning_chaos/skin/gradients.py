@@ -146,6 +146,7 @@ class Gradients(Rounds):
         samples.commit([h.slices for h in headers])
         self._record(outcome, headers)
         self._activate_buffers(headers, weight)
+        self._tell(outcome.view)
         if any(h.stop for h in headers):
             self._trainer.should_stop = True
 
@@ -174,8 +175,8 @@ class Gradients(Rounds):
             self.node.log(
                 "buffers",
                 round=outcome.op.round,
-                origin=outcome.epoch,
-                members=list(outcome.members),
+                epoch=outcome.view.epoch,
+                members=list(outcome.view.uids),
             )
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
@@ -194,7 +195,7 @@ class Gradients(Rounds):
         round_s = time.monotonic() - self._begun_at
         samples = outcome.total
         self._figures = {
-            "chaos/members": float(len(outcome.members)),
+            "chaos/members": float(len(outcome.view.members)),
             "chaos/round_s": round_s,
             "chaos/wait_s": self._wait_s,
             "chaos/samples_per_s": samples / round_s if round_s > 0 else 0.0,
@@ -209,11 +210,10 @@ class Gradients(Rounds):
         self.node.record(
             outcome.op,
             round=outcome.op.round,
-            generation=self._view.generation if self._view else 0,
-            epoch=self._view.epoch if self._view else 0,
-            origin=outcome.epoch,
+            generation=outcome.view.generation,
+            epoch=outcome.view.epoch,
             data_epoch=ledger.epoch,
-            members=list(outcome.members),
+            members=list(outcome.view.uids),
             sharers=list(self._sharers),
             weights=list(outcome.weights),
             ranges=[[list(r) for r in h.slices] for h in headers],

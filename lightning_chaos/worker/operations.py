@@ -190,9 +190,7 @@ class Operations:
             watch.cancel()
         if isinstance(done, str):
             return None
-        return Outcome(
-            done.op, done.epoch, done.members, done.weights, done.total, done.blobs, done.result
-        )
+        return Outcome(done.op, done.view, done.weights, done.total, done.blobs, done.result)
 
     def _end(self) -> Finished | str | None:
         if self._failed is not None:
