@@ -99,8 +99,6 @@ def _become(job: dict[str, Any]) -> None:
 def _serve() -> None:
     import lightning.pytorch  # noqa: F401  # what every forked process needs, imported once
 
-    import lightning_chaos.strategy  # noqa: F401
-
     # Or each forked process would look through all that was imported, and copy it, as it ends.
     gc.freeze()
     argv = main(int(sys.argv[1]))
