@@ -19,6 +19,7 @@ from lightning_chaos.peer.discovery import LOCK_WAIT_S, DiscoveryDir
 from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key, process_gone, process_stopped
+from lightning_chaos.peer.planner import Planner
 from lightning_chaos.peer.search import AddressSearch, DirectorySearch, NotYet, Search
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import (
@@ -34,6 +35,7 @@ from lightning_chaos.protocol.events import (
     ProcessGone,
     Quit,
     Redial,
+    Replan,
     Searched,
     Send,
     Tell,
@@ -141,6 +143,7 @@ class Driver:
                     spawn=group.create_task,
                     dialler=dialler_for(self._config.relay, self._config.node),
                 )
+                self._planner = Planner(self._feed, group.create_task)
                 self._doorkeeper = Doorkeeper(
                     self._door, self._handover, self._links.adopt, group.create_task
                 )
@@ -194,6 +197,8 @@ class Driver:
                 self._worker.send(local.encode_local(message))
                 if isinstance(message, local.Refused | local.Removed | local.RunOver):
                     self._leave_directory()
+            case Replan():
+                self._planner.start(action)
             case Log(level=level, text=text):
                 _logger.log(_LEVELS[level], "%s", text)
             case Quit(reason=reason):

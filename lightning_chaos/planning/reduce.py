@@ -106,6 +106,29 @@ def plan_reduce(graph: Graph) -> Reduction:
     return Reduction(plan, 1 / slowest_s, latency_s, quick_s, bound)
 
 
+def predict(plan: ReducePlan, graph: Graph) -> Reduction:
+    """What a plan promises on links for which it may not have been made.
+
+    Args:
+        plan: without a fault, over links that are in the graph.
+        graph: the cluster; members oldest first, as in the view.
+
+    Raises:
+        PlanError: there are no members, or the plan uses a link that is not in the graph.
+    """
+    capacity = Capacity(graph)
+    if len(graph.members) == 1:
+        return Reduction(plan, math.inf, 0.0, 0.0, math.inf)
+    layout = _Layout(capacity)
+    trees = [
+        (layout.edges(tree), share) for tree, share in zip(plan.trees, plan.shares, strict=True)
+    ]
+    latency_s = max(map(layout.reach_s, plan.trees)) + layout.handling_s(plan.trees)
+    quick_s = layout.reach_s(plan.quick) + layout.handling_s([plan.quick])
+    rate = 1 / _slowest_s(capacity, trees)
+    return Reduction(plan, rate, latency_s, quick_s, capacity.simple_bound)
+
+
 def _small(more_latency_s: float, less_byte_s: float) -> int:
     """Bytes up to which the quick tree is the faster one."""
     if more_latency_s <= 0:
@@ -192,8 +215,7 @@ class _Layout:
         everybody = [set(near) for near in self._near]
         hung = (self._hang(root, everybody) for root in range(self._count))
         best = min(hung, key=lambda piece: piece.reach_s)
-        edges = [(min(link), max(link)) for link in best.tree.links(self._count)]
-        card_s = self._capacity.seconds_per_byte(self._capacity.uses(edges))
+        card_s = self._capacity.seconds_per_byte(self._capacity.uses(self.edges(best.tree)))
         return best._replace(byte_s=max(best.byte_s, card_s))
 
     def pieces(self, edges: Sequence[Edge], share: int, slowest_s: float) -> list[_Piece]:
@@ -214,6 +236,31 @@ class _Layout:
         return [
             centres[i % len(centres)]._replace(share=cuts[i + 1] - cuts[i]) for i in range(number)
         ]
+
+    def edges(self, tree: Tree) -> tuple[Edge, ...]:
+        """The links of a tree.
+
+        Raises:
+            PlanError: one of them is not there.
+        """
+        edges = tuple((min(link), max(link)) for link in tree.links(self._count))
+        for a, b in edges:
+            if b not in self._near[a]:
+                names = self._capacity.members
+                raise PlanError(
+                    f"the plan uses the link {names[a]} - {names[b]}, which is not there"
+                )
+        return edges
+
+    def reach_s(self, tree: Tree) -> float:
+        """Round trip of the farthest member of a tree, seconds."""
+        farthest_s = 0.0
+        for rank in range(self._count):
+            way_s, here = 0.0, rank
+            while (upper := tree.parent(here)) is not None:
+                way_s, here = way_s + self._near[here][upper][0], upper
+            farthest_s = max(farthest_s, way_s)
+        return farthest_s
 
     def handling_s(self, trees: Iterable[Tree]) -> float:
         """What the busiest member spends on the messages of all these trees, seconds."""

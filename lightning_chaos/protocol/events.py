@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from lightning_chaos.planning.graph import Graph
+from lightning_chaos.planning.values import ReducePlan
 from lightning_chaos.protocol.local import AnyLocal, Local
 from lightning_chaos.protocol.messages import AnyMessage, Message
 from lightning_chaos.protocol.values import Member, Uid
@@ -74,7 +76,22 @@ class Tick:
     """How much later than that it comes: for so long this peer could not hear anybody, seconds."""
 
 
-Event = Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick
+@dataclass(frozen=True, slots=True)
+class Replanned:
+    """The answer to :class:`Replan`."""
+
+    graph: Graph
+    plan: ReducePlan
+    """The best one for this graph."""
+    seconds: float
+    """What it promises for the vector asked about."""
+    present_s: float
+    """What the plan in force promises for it on the same graph."""
+
+
+Event = (
+    Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick | Replanned
+)
 
 # ---- actions: what the driver must do ------------------------------------------------------
 
@@ -144,4 +161,18 @@ class Quit:
     reason: str
 
 
-Action = Send | Connect | Hangup | Redial | Tell | Log | Quit
+@dataclass(frozen=True, slots=True)
+class Replan:
+    """Work out the best reduce plan for these links, aside; answer with Replanned if there is one.
+
+    It may take a good while, so it must not hold up other events.
+    """
+
+    graph: Graph
+    present: ReducePlan
+    """The plan in force."""
+    total_bytes: int
+    """Length of the vector that is reduced."""
+
+
+Action = Send | Connect | Hangup | Redial | Tell | Log | Quit | Replan

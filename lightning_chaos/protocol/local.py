@@ -154,6 +154,15 @@ class Late(Local, frozen=True, array_like=True, tag=True):
     operation: str
 
 
+class Measured(Local, frozen=True, array_like=True, tag=True):
+    """What this worker's data links carry, as far as that is known."""
+
+    rates: dict[Uid, float]
+    """Of what comes from each, bytes/s."""
+    total_bytes: int
+    """Of the longest vector that is reduced."""
+
+
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):
     """A frame of an epoch that this worker has not installed came from that member."""
 
@@ -203,6 +212,7 @@ AnyLocal = (
     | Pulled
     | Broken
     | Late
+    | Measured
     | SawEpoch
     | Word
     | Leaving

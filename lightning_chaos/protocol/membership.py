@@ -13,6 +13,7 @@ proposes (:mod:`lead`), what (:mod:`drafts`, :mod:`wishes`) and how (:mod:`propo
 
 from __future__ import annotations
 
+from lightning_chaos.protocol import local
 from lightning_chaos.protocol.agreement import Agreement
 from lightning_chaos.protocol.arrival import Arrival
 from lightning_chaos.protocol.events import (
@@ -24,6 +25,7 @@ from lightning_chaos.protocol.events import (
     Linked,
     ProcessGone,
     Redial,
+    Replanned,
     Searched,
     Tick,
     Unlinked,
@@ -80,7 +82,8 @@ class Membership:
         )
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
-        self._hearing = Hearing(self._standing, self._arrival, self._agreement)
+        self._survey = self._agreement.survey
+        self._hearing = Hearing(self._standing, self._arrival, self._agreement, self._survey)
         self._service = Service(
             self._standing,
             self._requests,
@@ -162,6 +165,10 @@ class Membership:
                     self._hear(sender, message)
             case Searched(exclusive=exclusive, problem=problem):
                 self._arrival.searched(exclusive, problem)
+            case FromWorker(message=local.Measured() as said):
+                self._survey.measured(said)
+            case Replanned():
+                self._survey.worked_out(event)
             case FromWorker(message=said):
                 self._service.hear(said)
             case WorkerGone(reason=reason):
@@ -221,6 +228,7 @@ class Membership:
         self._agreement.check_freeze()
         self._agreement.check_superseded()
         self._service.tick()
+        self._survey.tick()
 
     def _after(self) -> None:
         standing = self._standing
