@@ -19,6 +19,7 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial, send_at_once
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.transport.rate import PassiveRate
 
 CLOSE_TIMEOUT_S = 1.0
 LINGER_S = 10.0
@@ -63,6 +64,8 @@ class _End:
     pacer: Pacer
     queue: deque[tuple[Frame, memoryview]] = field(default_factory=deque)
     link: Link | None = None
+    meter: PassiveRate = field(default_factory=PassiveRate)
+    """Of what comes from there, over all links that there have been."""
 
 
 class DataLinks:
@@ -171,6 +174,12 @@ class DataLinks:
         for link in links:
             link.abort("this worker ends")
         await asyncio.gather(*waits)
+
+    @property
+    def rates(self) -> dict[Uid, float]:
+        """Of what comes from each, bytes/s, where enough has come to say so."""
+        found = {uid: end.meter.estimate for uid, end in self._ends.items()}
+        return {u: e.bytes_per_s for u, e in found.items() if e is not None and not e.lower_bound}
 
     # ---- frames ------------------------------------------------------------------------------
 
@@ -296,6 +305,7 @@ class DataLinks:
             self._owner.broken(link.uid, "replaced by a new connection")
         end.link = link
         self._owner.connected(link.uid)
+        link.meter(end.meter)
         link.serve(end.queue, end.pacer)
         return True
 

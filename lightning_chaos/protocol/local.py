@@ -11,7 +11,7 @@ import msgspec
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import Ballot, Decision, Member, Report, Uid, View
+from lightning_chaos.protocol.values import Ballot, Decision, Host, Member, Report, Uid, View
 
 
 class Local(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -161,6 +161,8 @@ class Measured(Local, frozen=True, array_like=True, tag=True):
     """Of what comes from each, bytes/s."""
     total_bytes: int
     """Of the longest vector that is reduced."""
+    host: Host | None = None
+    """How its machine is doing."""
 
 
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):

@@ -196,6 +196,7 @@ class Membership:
         self._evidence.linked(standing.now, member.uid)
         standing.beat(member.uid)
         if standing.view is not None and standing.view.find(member.uid) is None:
+            self._survey.show(member.uid)
             standing.send(member.uid, ViewNews(standing.view))
         for uid, reason in self._evidence.dead.items():
             if standing.view is not None and standing.view.find(uid) is not None:

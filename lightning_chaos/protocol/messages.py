@@ -15,6 +15,7 @@ from lightning_chaos.protocol.trips import NO_ECHO, Echo
 from lightning_chaos.protocol.values import (
     Ballot,
     Decision,
+    Host,
     Member,
     Proposal,
     Report,
@@ -203,6 +204,14 @@ class LinkFigures(Message, frozen=True, array_like=True, tag=True):
     """Round trip to each."""
 
 
+class Gauges(Message, frozen=True, array_like=True, tag=True):
+    """What the sender has measured itself, for visitors."""
+
+    host: Host
+    row: LinkFigures | None
+    """None while no link has been measured."""
+
+
 class Carry(Message, frozen=True, array_like=True, tag=True):
     """A message on its way between two that have no link, through those that have."""
 
@@ -242,6 +251,7 @@ AnyMessage = (
     | Abort
     | AskCommit
     | LinkFigures
+    | Gauges
     | Carry
     | StopRequest
 )

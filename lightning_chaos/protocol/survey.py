@@ -10,10 +10,10 @@ from __future__ import annotations
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import Level, Replanned
 from lightning_chaos.protocol.figures import Figures
-from lightning_chaos.protocol.messages import LinkFigures
+from lightning_chaos.protocol.messages import Gauges, LinkFigures
 from lightning_chaos.protocol.replanning import Replanning
 from lightning_chaos.protocol.standing import Role, Standing
-from lightning_chaos.protocol.values import Uid, View
+from lightning_chaos.protocol.values import Host, Uid, View
 
 _AGAIN = 30
 """Timeouts after which a row is told again, whether it has changed or not."""
@@ -35,15 +35,23 @@ class Survey:
         self._told: LinkFigures | None = None
         self._told_at = self._looked_at = float("-inf")
         self._complained: set[Uid] = set()
+        self._host: Host | None = None
 
     def measured(self, said: local.Measured) -> None:
         """This node's worker has measured its data links."""
         standing = self._standing
         self._total_bytes = max(0, said.total_bytes)
+        self._host = said.host or self._host
         if standing.view is not None and (
             problem := self.figures.measured(said.rates, standing.view)
         ):
             standing.log(f"the worker says: {problem}", Level.DEBUG)
+
+    def show(self, uid: Uid) -> None:
+        """Tell a visitor what is measured here; before the view, with which it has all it needs."""
+        view = self._standing.view
+        if self._host is not None and view is not None and self._standing.active:
+            self._standing.send(uid, Gauges(self._host, self.figures.row(view)))
 
     def hear(self, sender: Uid, row: LinkFigures) -> None:
         """A member tells what it has measured; what cannot be is refused, said once of each."""

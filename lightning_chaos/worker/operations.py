@@ -85,6 +85,8 @@ class Operations:
         self._owner = owner
         self._timeout_s = timeout_s
         self._worker_timeout_s = worker_timeout_s
+        self.longest_bytes = 0
+        """Of the vectors so far."""
         self._finished: Finished | None = None
         self._failed: ChaosError | None = None
 
@@ -131,6 +133,8 @@ class Operations:
         if not self._owner.may_operate:
             return None
         self._finished = None
+        if vector is not None:
+            self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self.carry_out()
         return await self._outcome(label)
@@ -149,6 +153,7 @@ class Operations:
         if not self._owner.may_operate:
             return
         self._finished = None
+        self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         try:
             self._exchange.open(op, label, vector, weight, buckets)
         except ChaosError as error:

@@ -32,6 +32,7 @@ from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.course import Course
+from lightning_chaos.worker.gauges import tell_gauges
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.operations import Operations
 from lightning_chaos.worker.turns import Go, Hold, Turn
@@ -215,6 +216,8 @@ class Station:
             timeout_s=self.config.timeout_s,
             worker_timeout_s=self.config.worker_timeout_s,
         )
+        gauges = tell_gauges(self._mesh, self._operations, self.tell_peer, self.run_log)
+        self.spawn(gauges)
         patience_s = self.config.worker_timeout_s
         self._donor = Donor(self.config.run, self._pacer, self.accept_tls, patience_s=patience_s)
         if not standing.newcomer:

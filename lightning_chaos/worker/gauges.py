@@ -1,0 +1,55 @@
+"""What a worker measures by the way: its links and its machine, told to the peer and the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from lightning_chaos.monitor.host import HostMeter
+from lightning_chaos.monitor.runlog import RunLog
+from lightning_chaos.protocol.local import Local, Measured
+from lightning_chaos.protocol.values import Uid
+
+PACE_S = 1.0
+LOG_EVERY = 60
+"""So many measurements are told to the peer for each that the run log keeps."""
+
+
+class Links(Protocol):
+    """The mesh."""
+
+    @property
+    def rates(self) -> dict[Uid, float]:
+        """Of what comes from each, bytes/s."""
+        ...
+
+
+class Reducer(Protocol):
+    """The operations."""
+
+    longest_bytes: int
+
+
+async def tell_gauges(
+    links: Links, reducer: Reducer, tell_peer: Callable[[Local], None], run_log: RunLog
+) -> None:
+    """Measure for as long as the station lives.
+
+    Args:
+        links: whose rates are told.
+        reducer: whose longest vector is.
+        tell_peer: says something to this node's peer.
+        run_log: keeps the first measurement and then one a minute.
+    """
+    meter, turn = HostMeter(), 0
+    while True:
+        await asyncio.sleep(PACE_S)
+        host, rates = meter.look(), links.rates
+        tell_peer(Measured(rates, reducer.longest_bytes, host))
+        if turn % LOG_EVERY == 0:
+            mbit = {uid.rpartition("/")[0]: round(r * 8e-6, 1) for uid, r in rates.items()}
+            run_log.write("gauges", host=msgspec.structs.asdict(host), mbit_from=mbit)
+        turn += 1
