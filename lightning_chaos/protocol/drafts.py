@@ -122,5 +122,5 @@ class Drafts:
             pair_of(m.uid, uid) for m in joining for uid in view.uids if evidence.says(m.uid, uid)
         }
         missing = kept | never | set(cut)
-        better = self.replanning.ripe(now, view)
+        better = self.replanning.ripe(now, view) if not view.learners else None
         return self.wishes.plan(view, joining, gone, reaches, switch, missing, lineage, better)

@@ -165,7 +165,8 @@ class Quit:
 class Replan:
     """Work out the best reduce plan for these links, aside; answer with Replanned if there is one.
 
-    It may take a good while, so it must not hold up other events.
+    It may take a good while, so it must not hold up other events.  It may stay without an answer:
+    then the lead asks again.
     """
 
     graph: Graph

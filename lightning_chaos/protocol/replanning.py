@@ -33,6 +33,7 @@ class Replanning:
         self._timeouts = timeouts
         self._asked: tuple[Graph, ReducePlan, int] | None = None
         self._asked_at = float("-inf")
+        self._answered = False
         self._better: Replanned | None = None
         self._since = 0.0
         self._not_before = float("-inf")
@@ -49,15 +50,17 @@ class Replanning:
         if graph is None or not total_bytes:
             return None
         question = (graph, view.plan, total_bytes)
-        if question == self._asked or now - self._asked_at < self._timeouts.longest_s:
+        known = self._answered and question == self._asked
+        if known or now - self._asked_at < self._timeouts.longest_s:
             return None
-        self._asked, self._asked_at = question, now
+        self._asked, self._asked_at, self._answered = question, now, False
         return Replan(*question)
 
     def answer(self, now: float, answer: Replanned, view: View) -> None:
         """A plan has been worked out; one for another view or plan says nothing any more."""
         if self._asked is None or answer.graph != self._asked[0] or view.plan != self._asked[1]:
             return
+        self._answered = True
         gain_s = answer.present_s - answer.seconds
         if answer.seconds > BETTER * answer.present_s or gain_s < LEAST_GAIN_S:
             self._better = None
