@@ -59,6 +59,11 @@ def main() -> None:
     show_default=True,
     help="Mbit/s that each link is paced to.",
 )
+@click.option(
+    "--links",
+    default="",
+    help="Mbit/s of the newcomer's link to each node, as 200,100,50 (relays).",
+)
 @click.option("--replay", "replayed", is_flag=True, help="Then recompute it all in one process.")
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
 def demo(
@@ -67,6 +72,7 @@ def demo(
     json_path: Path | None,
     keep_logs: Path | None,
     link_rate: float,
+    links: str,
     replayed: bool,
     script_args: Sequence[str],
 ) -> None:
@@ -74,13 +80,21 @@ def demo(
 
     Arguments after -- go to the training script.  Exit code 1: a promise was not kept.
     """
-    from lightning_chaos.demo.play import Settings, play
+    from lightning_chaos.demo.play import Settings, play, rates_of
     from lightning_chaos.demo.report import print_report, write_json
 
     # However the demo is ended, it ends the nodes it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
-    settings = Settings(nodes, script, script_args, link_rate, keep_logs, replay=replayed)
+    settings = Settings(
+        nodes,
+        script,
+        script_args,
+        link_rate,
+        keep_logs,
+        replay=replayed,
+        links_mbit=rates_of(links),
+    )
     report = play(settings, console)
     print_report(report, console)
     if json_path is not None:
@@ -169,7 +183,7 @@ def _addresses(run: str, peer: str | None) -> list[Address]:
         return [parse_address(peer)]
     from lightning_chaos.peer.discovery import DiscoveryDir
 
-    found = DiscoveryDir(run).live()
+    found = [entry.address for entry in DiscoveryDir(run).entries()]
     if not found:
         raise JoinError(f"no node of run {run} is known on this machine; name one with --peer")
     return found

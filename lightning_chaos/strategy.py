@@ -57,6 +57,7 @@ class ChaosHooks(Parts, Checkpoints):
         min_members: members needed before the first round.
         timeout: longest silence of another node tolerated, seconds.
         worker_timeout: longest time a worker may take to make progress, seconds.
+        start_timeout: longest time to wait for ``min_members`` before the first round, seconds.
         linger: how long a finished run is told to latecomers, seconds.
         link_rate: speed limit of each outgoing link, Mbit/s; 0 for none.
         insecure: allow addresses that are not loopback, unencrypted.
@@ -92,6 +93,7 @@ class ChaosHooks(Parts, Checkpoints):
         min_members: int | None = None,
         timeout: float | None = None,
         worker_timeout: float | None = None,
+        start_timeout: float | None = None,
         linger: float | None = None,
         link_rate: float | None = None,
         insecure: bool | None = None,
@@ -114,6 +116,7 @@ class ChaosHooks(Parts, Checkpoints):
             min_members=min_members,
             timeout=timeout,
             worker_timeout=worker_timeout,
+            start_timeout=start_timeout,
             linger=linger,
             link_rate=link_rate,
             insecure=insecure,

@@ -60,12 +60,16 @@ class Visit:
         view: View | None = None
         status: Status | None = None
         gauges: Gauges | None = None
+        viewless = 0
         while view is None or status is None:
             match await self._next():
                 case ViewNews(view=news):
                     view = news
                 case Status() as status:
-                    pass
+                    viewless += view is None
+                    if viewless > 1 and status.waiting:
+                        name = self._host.node
+                        raise JoinError(f"{name} has not found the run yet: {status.waiting}")
                 case Gauges() as gauges:
                     pass
                 case _:

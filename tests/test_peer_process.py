@@ -134,7 +134,8 @@ def test_of_nodes_that_meet_as_candidates_the_newest_checkpoint_founds() -> None
                 ("older", Past(0, 500, 50)),
                 ("newest", Past(0, 600, 60, told=(0, 66))),
             ):
-                assert not any(node.said for node in nodes.values())  # the others wait
+                said = [m for node in nodes.values() for m in node.said]
+                assert all(isinstance(m, local.Waiting) for m in said)
                 settings = {
                     "past": past,
                     "generation": past.generation + 1,

@@ -68,14 +68,21 @@ class Town:
         getattr(self, f"do_{verb.replace('-', '_')}")(*names, **options)
         return self.out
 
-    def do_node(self, *names: str, min: str = "1", past: str = "-1.0", quorum: str = "") -> None:
+    def do_node(
+        self, *names: str, min: str = "1", past: str = "-1.0", quorum: str = "", start: str = "600"
+    ) -> None:
         """``past=1.500``: it brings a checkpoint of generation 1, of 500 samples."""
         self.alone = self.alone or quorum == "any"
         generation, samples = map(int, past.split("."))
         for name in names:
             member = Member(name, 1, "127.0.0.1", 1, past=Past(generation, samples))
             self.nodes[name] = Membership(
-                member, run="r", min_members=int(min), generation=generation + 1, alone=self.alone
+                member,
+                run="r",
+                min_members=int(min),
+                generation=generation + 1,
+                alone=self.alone,
+                start_timeout_s=float(start),
             )
             self.uids[name] = member.uid
             self.reports[name] = report()

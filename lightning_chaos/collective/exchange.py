@@ -26,6 +26,7 @@ from lightning_chaos.collective.actions import (
     Verdict,
 )
 from lightning_chaos.collective.attempt import Space
+from lightning_chaos.collective.debtors import debtors
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
 from lightning_chaos.collective.layout import HEADER, Layout, Place
@@ -63,6 +64,8 @@ class Exchange:
         self._frozen = False
         self._out: list[Action] = []
         self._hand = Hand(me, self._out)
+        self._came_s = 0.0
+        """When the last frame came, seconds."""
 
     def actions(self) -> list[Action]:
         """What is to be done since the last call, in order."""
@@ -189,16 +192,15 @@ class Exchange:
     def late(self) -> tuple[OpId, float, dict[Uid, int]] | None:
         """The operation under way, its seconds so far, and who owes this worker a contribution.
 
-        The seconds count from when this member had contributed all: until then it is itself the
-        one that others wait for.  With each debtor stands how many times the bound of one wait
-        it is good for, since it may wait for others in turn: once for itself and once for each
-        level of members below it.  A result that does not come names nobody: its root may itself
-        be waiting.
+        The seconds count from when this member had contributed all, for until then it is itself
+        the one that others wait for, or from the last frame that came.  For what stands with each
+        debtor see :func:`debtors`.
         """
         operation = self._current
         if operation is None or self._frozen or not operation.closed:
             return None
-        return operation.op, self._clock() - operation.closed_s, operation.owing()
+        since = max(operation.closed_s, self._came_s)
+        return operation.op, self._clock() - since, debtors(operation, self._me)
 
     # ---- from the peer -----------------------------------------------------------------------
 
@@ -278,6 +280,7 @@ class Exchange:
         current = self._current
         if landing.memory is None or current is None:
             return
+        self._came_s = self._clock()
         attempt = current.attempt
         del attempt.coming[sender, frame.chunk]
         chunk = attempt.layout.chunks[frame.chunk]

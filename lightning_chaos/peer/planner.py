@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.reconsider import reconsider
@@ -21,31 +21,33 @@ class Planner:
     """One plan at a time, in a thread of its own.
 
     Args:
-        feed: takes the answer.
-        spawn: starts a task whose failure ends the process.
+        feed: takes the answers.
     """
 
-    def __init__(
-        self,
-        feed: Callable[[Replanned], None],
-        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
-    ) -> None:
+    def __init__(self, feed: Callable[[Replanned], None]) -> None:
         self._feed = feed
-        self._spawn = spawn
-        self._busy = False
+        self._ask: Replan | None = None
+        self._asked = asyncio.Event()
 
-    def start(self, ask: Replan) -> None:
-        """Answer this later; dropped while it works or rests, for the lead asks again."""
-        if not self._busy:
-            self._busy = True
-            self._spawn(self._answer(ask))
+    def ask(self, ask: Replan) -> None:
+        """Answer this as soon as there is time; what was asked before and not begun is void."""
+        self._ask = ask
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            if self._ask is not None:
+                begun = time.monotonic()
+                await self._answer(self._ask)
+                await asyncio.sleep((time.monotonic() - begun) / _SHARE)
 
     async def _answer(self, ask: Replan) -> None:
-        begun = time.monotonic()
         try:
             found = await asyncio.to_thread(reconsider, ask.present, ask.graph, ask.total_bytes)
-            self._feed(Replanned(ask.graph, *found))
         except PlanError as error:
             _logger.warning("no plan for the links as measured: %s", error)
-        await asyncio.sleep((time.monotonic() - begun) / _SHARE)
-        self._busy = False
+        else:
+            self._feed(Replanned(ask.graph, *found))

@@ -164,6 +164,8 @@ class Evidence:
         The end that says nothing may be dead, or about to say it; so it counts only if it was
         heard a good while later, on whatever path, or if that has lasted longer than a timeout.
         """
+        if not self._denied:
+            return frozenset()
         found = set()
         for b, deniers in self._denied.items():
             answers = self._says.get(b, {})

@@ -90,6 +90,12 @@ class Waiting(Local, frozen=True, array_like=True, tag=True):
     reason: str
 
 
+class Timeout(Local, frozen=True, array_like=True, tag=True):
+    """Longest silence to be tolerated from now on: round trips have been measured."""
+
+    seconds: float
+
+
 class NoLink(Local, frozen=True, array_like=True, tag=True):
     """To whom the peer has no link from now on, and why; said when that changes."""
 
@@ -147,11 +153,18 @@ class Broken(Local, frozen=True, array_like=True, tag=True):
 
 
 class Late(Local, frozen=True, array_like=True, tag=True):
-    """A member has contributed nothing to an operation for longer than ``worker_timeout``."""
+    """This worker has given all to an operation and waits; said again and again."""
 
-    uid: Uid
-    seconds: float
     operation: str
+    seconds: float
+    owing: dict[Uid, int]
+    """Whom it waits for, and how many workers in turn that one may be waiting for, with itself."""
+
+
+class Allowance(Local, frozen=True, array_like=True, tag=True):
+    """How long others should wait for this worker before they count it as hung."""
+
+    seconds: float
 
 
 class Measured(Local, frozen=True, array_like=True, tag=True):
@@ -206,6 +219,7 @@ AnyLocal = (
     | AllDone
     | Stop
     | Waiting
+    | Timeout
     | NoLink
     | AskSeat
     | Begun
@@ -214,6 +228,7 @@ AnyLocal = (
     | Pulled
     | Broken
     | Late
+    | Allowance
     | Measured
     | SawEpoch
     | Word

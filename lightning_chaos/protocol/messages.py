@@ -68,6 +68,8 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """The sender's clock, microseconds modulo 2³², 0 if nobody measures with it (:mod:`.trips`)."""
     echo: Echo = NO_ECHO
     """What it read of the receiver's clock in its last heartbeat, and how long ago."""
+    allows: float = 0.0
+    """How long others should wait for its worker, seconds; 0: it does not say."""
 
 
 class ViewNews(Message, frozen=True, array_like=True, tag=True):

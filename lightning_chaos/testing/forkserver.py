@@ -98,6 +98,8 @@ def _become(job: dict[str, Any]) -> None:
 def _serve() -> None:
     import lightning.pytorch  # noqa: F401  # what every forked process needs, imported once
 
+    import lightning_chaos.strategy  # noqa: F401
+
     argv = main(int(sys.argv[1]))
     if argv is not None:
         runpy.run_path(argv[0], run_name="__main__")

@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from lightning_chaos.monitor.host import HostMeter
-from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.protocol.local import Local, Measured
 from lightning_chaos.protocol.values import Uid
+from lightning_chaos.worker.chronicle import Chronicle
 
 PACE_S = 1.0
 LOG_EVERY = 60
@@ -34,7 +32,7 @@ class Reducer(Protocol):
 
 
 async def tell_gauges(
-    links: Links, reducer: Reducer, tell_peer: Callable[[Local], None], run_log: RunLog
+    links: Links, reducer: Reducer, tell_peer: Callable[[Local], None], chronicle: Chronicle
 ) -> None:
     """Measure for as long as the station lives.
 
@@ -42,7 +40,7 @@ async def tell_gauges(
         links: whose rates are told.
         reducer: whose longest vector is.
         tell_peer: says something to this node's peer.
-        run_log: keeps the first measurement and then one a minute.
+        chronicle: keeps the first measurement and then one a minute.
     """
     meter, turn = HostMeter(), 0
     while True:
@@ -50,6 +48,5 @@ async def tell_gauges(
         host, rates = meter.look(), links.rates
         tell_peer(Measured(rates, reducer.longest_bytes, host))
         if turn % LOG_EVERY == 0:
-            mbit = {uid.rpartition("/")[0]: round(r * 8e-6, 1) for uid, r in rates.items()}
-            run_log.write("gauges", host=msgspec.structs.asdict(host), mbit_from=mbit)
+            chronicle.gauges(host, rates)
         turn += 1

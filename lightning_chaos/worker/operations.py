@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -22,7 +23,8 @@ from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.errors import ChaosError, OperationMismatch
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import OpId, Uid
+from lightning_chaos.protocol.values import OpId
+from lightning_chaos.worker.allowance import Allowance
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.turns import Outcome
@@ -66,7 +68,7 @@ class Operations:
         chronicle: told what is stable.
         owner: the station.
         timeout_s: how long others may take to hear of a mismatch, seconds.
-        worker_timeout_s: who owes a contribution for longer is complained of, seconds.
+        allowance: told when training waits for others.
     """
 
     def __init__(
@@ -77,14 +79,15 @@ class Operations:
         owner: OperationsOwner,
         *,
         timeout_s: float,
-        worker_timeout_s: float,
+        allowance: Allowance,
     ) -> None:
         self._exchange = exchange
         self._mesh = mesh
         self._chronicle = chronicle
         self._owner = owner
-        self._timeout_s = timeout_s
-        self._worker_timeout_s = worker_timeout_s
+        self.timeout_s = timeout_s
+        """How long others may take to hear of a mismatch, seconds; better known later."""
+        self._allowance = allowance
         self.longest_bytes = 0
         """Of the vectors so far."""
         self._finished: Finished | None = None
@@ -185,6 +188,7 @@ class Operations:
 
     async def _outcome(self, label: str) -> Outcome | None:
         """Wait for the end of the operation under way; None if this node falls out of the run."""
+        self._allowance.waits(time.monotonic(), in_round=True)
         watch = asyncio.get_running_loop().create_task(self._watch(label))
         try:
             done: Finished | str = await self._owner.until(self._end)
@@ -193,6 +197,7 @@ class Operations:
             raise
         finally:
             watch.cancel()
+            self._allowance.works(time.monotonic(), in_round=False)
         if isinstance(done, str):
             return None
         return Outcome(
@@ -207,13 +212,12 @@ class Operations:
     async def _let_others_hear(self) -> None:
         """Who ends at once looks dead, and the others go on without it and without the error."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 await self._owner.until(lambda: None if self._mesh.linked else True)
 
     async def _watch(self, label: str) -> None:
-        """Show a long wait, and complain of whoever causes it."""
+        """Show a long wait, and tell the peer who causes it."""
         shown = 0.0
-        complained: set[Uid] = set()
         while True:
             await asyncio.sleep(LATE_CHECK_S)
             late = self._exchange.late()
@@ -224,7 +228,5 @@ class Operations:
                 shown = seconds
                 names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
                 log.warning("%s (operation %s) waits %.0f s for %s", label, op, seconds, names)
-            for uid, waits in owing.items():
-                if seconds > waits * self._worker_timeout_s and uid not in complained:
-                    complained.add(uid)
-                    self._owner.tell_peer(local.Late(uid, seconds, str(op)))
+            if owing:
+                self._owner.tell_peer(local.Late(str(op), seconds, owing))

@@ -4,6 +4,7 @@ Besides the run log, each node writes ``<node>.script.jsonl`` into the same dire
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
 is killed.
+The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
 With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
 there.
 """
@@ -31,6 +32,7 @@ from lightning_chaos.monitor.runlog import RunLog
 # Long enough for a test to kill this node, and late enough for all to be members.
 PAUSE_S = 30.0
 PAUSE_EPOCH = 1
+COMPILES_S = 2.5
 SAVE_EVERY = 5
 NODE = os.environ.get("CHAOS_NODE", f"pid{os.getpid()}")
 
@@ -53,6 +55,7 @@ class Net(pl.LightningModule):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
+        self.first = True
         self.net = nn.Sequential(
             nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2)
         )
@@ -63,6 +66,9 @@ class Net(pl.LightningModule):
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         if self.global_step == self.args.fail_at and self.args.fail_node == NODE:
             raise ValueError("a mistake in the user's code")
+        if self.first and self.args.compiles == NODE:
+            time.sleep(COMPILES_S)
+        self.first = False
         time.sleep(self.args.round_ms / 1e3)
         x, y = batch
         loss = F.cross_entropy(self.net(x), y)
@@ -138,6 +144,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", default="")
     parser.add_argument("--disks", default="")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
+    parser.add_argument("--compiles", default="")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
     args = parser.parse_args()

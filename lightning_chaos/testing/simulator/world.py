@@ -202,7 +202,7 @@ class World:
         if isinstance(message, local.Install):
             self.invariants.installed(node, message)
         if isinstance(message, local.Removed) and isinstance(self.invariants, Lineages):
-            self.invariants.dropped_out(node)
+            self.invariants.dropped_out(node, message)
         if isinstance(message, local.Standing) and not message.newcomer:
             self.invariants.founded(node)
         if not isinstance(message, QUIET):
