@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
 
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.frames import (
@@ -19,6 +18,7 @@ from lightning_chaos.collective.frames import (
     unpack,
     unpack_greeting,
 )
+from lightning_chaos.collective.owners import LinkOwner
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.transport.pacer import Pacer
@@ -33,26 +33,6 @@ METERED_BYTES = 64 << 10
 SHORTEST_WAIT_S = 0.0005
 
 _log = logging.getLogger(__name__)
-
-
-class LinkOwner(Protocol):
-    """Whom a link asks and tells; all on the loop."""
-
-    def greeted(self, link: Link, greeting: Greeting) -> bool:
-        """The other side has said who it is; False closes the connection."""
-        ...
-
-    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
-        """Where a payload goes (see :meth:`Exchange.place`)."""
-        ...
-
-    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
-        """A payload is whole."""
-        ...
-
-    def ended(self, link: Link, reason: str) -> None:
-        """The connection is gone, whoever closed it; said once."""
-        ...
 
 
 class Link(asyncio.BufferedProtocol):

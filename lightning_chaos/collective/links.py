@@ -9,11 +9,11 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
 from lightning_chaos.collective.frames import Frame, Greeting
 from lightning_chaos.collective.link import PIECE_BYTES, Link
+from lightning_chaos.collective.owners import LinksOwner
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member, Uid
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial, send_at_once
@@ -26,30 +26,6 @@ LINGER_S = 10.0
 MAX_WORD_CHARS = 500
 
 _log = logging.getLogger(__name__)
-
-
-class LinksOwner(Protocol):
-    """The driver of an exchange; called on the loop, may call back at once."""
-
-    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
-        """See :meth:`Exchange.place`."""
-        ...
-
-    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
-        """See :meth:`Exchange.complete`."""
-        ...
-
-    def connected(self, uid: Uid) -> None:
-        """There is a link to that member (again)."""
-        ...
-
-    def broken(self, uid: Uid, reason: str) -> None:
-        """The link to that member is gone, and frames with it; not said of :meth:`drop`."""
-        ...
-
-    def word(self, uid: Uid, reason: str) -> None:
-        """That incarnation says through its worker that it votes no more."""
-        ...
 
 
 def dials(me: Member, other: Member) -> bool:
