@@ -18,7 +18,7 @@ from lightning_chaos.protocol.values import Uid, View
 BETTER = 0.8
 LEAST_GAIN_S = 0.005
 """A plan that saves a round less than that is worth no change, seconds."""
-CALM = 3
+CALM = 5
 REST = 30
 
 
