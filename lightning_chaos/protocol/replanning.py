@@ -32,17 +32,15 @@ class Replanning:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._asked: tuple[Graph, ReducePlan, int] | None = None
-        self._asked_at = float("-inf")
         self._answered = False
         self._better: Replanned | None = None
         self._since = 0.0
         self._not_before = float("-inf")
 
-    def ask(self, now: float, view: View, graph: Graph | None, total_bytes: int) -> Replan | None:
+    def ask(self, view: View, graph: Graph | None, total_bytes: int) -> Replan | None:
         """What must be worked out now, None for nothing.
 
         Args:
-            now: seconds.
             view: installed.
             graph: its links, None while they are not known.
             total_bytes: of the longest vector that is reduced, 0 if it is not known.
@@ -50,10 +48,9 @@ class Replanning:
         if graph is None or not total_bytes:
             return None
         question = (graph, view.plan, total_bytes)
-        known = self._answered and question == self._asked
-        if known or now - self._asked_at < self._timeouts.longest_s:
+        if self._answered and question == self._asked:
             return None
-        self._asked, self._asked_at, self._answered = question, now, False
+        self._asked, self._answered = question, False
         return Replan(*question)
 
     def answer(self, now: float, answer: Replanned, view: View) -> None:

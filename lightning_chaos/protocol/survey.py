@@ -75,22 +75,22 @@ class Survey:
         self._complained &= view.everybody
 
     def tick(self) -> None:
-        """Tell the lead, or be it."""
+        """Tell the lead, or be it; once a timeout."""
         standing, view = self._standing, self._standing.view
         if view is None or standing.role is not Role.MEMBER or len(view.uids) < 2:
             return
+        if standing.now - self._looked_at < standing.timeout_s:
+            return
+        self._looked_at = standing.now
         self._tell(view)
         if view.rank(standing.me.uid) == 0 and not view.learners:
             graph = self.figures.graph(view)
-            ask = self._replanning.ask(standing.now, view, graph, self._total_bytes)
+            ask = self._replanning.ask(view, graph, self._total_bytes)
             if ask is not None:
                 standing.out.append(ask)
 
     def _tell(self, view: View) -> None:
         standing, now, lead = self._standing, self._standing.now, view.uids[0]
-        if now - self._looked_at < standing.timeout_s:
-            return
-        self._looked_at = now
         row = self.figures.row(view)
         if row is None or lead == standing.me.uid:
             return
