@@ -17,6 +17,7 @@ from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.housemates import Housemates
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key
+from lightning_chaos.peer.planner import Planner
 from lightning_chaos.peer.quest import Quest
 from lightning_chaos.peer.ward import Ward
 from lightning_chaos.protocol import local
@@ -31,6 +32,7 @@ from lightning_chaos.protocol.events import (
     ProcessGone,
     Quit,
     Redial,
+    Replan,
     Send,
     Tell,
     Tick,
@@ -102,6 +104,7 @@ class Driver:
         self._events: deque[Event] = deque()
         self._stepping = False
         self._over = asyncio.Event()
+        self._planner = Planner(self._feed)
         self._housemates = Housemates(self.me.machine)
         self._ward = Ward(worker, linger_s=config.linger_s, feed=self._feed, over=self._over.set)
 
@@ -117,7 +120,7 @@ class Driver:
                 doorkeeper = self._furnish(group)
                 loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
                 jobs = (
-                    *(doorkeeper.run(), self._tick(), self._ward.hear()),
+                    *(doorkeeper.run(), self._tick(), self._ward.hear(), self._planner.run()),
                     *(self._quest.run(), self._quest.seek()),
                 )
                 tasks = [group.create_task(job) for job in jobs]
@@ -189,6 +192,8 @@ class Driver:
                 self._worker.send(local.encode_local(message))
                 if isinstance(message, local.Refused | local.Removed | local.RunOver):
                     self._quest.hide()
+            case Replan():
+                self._planner.ask(action)
             case Log(level=level, text=text):
                 _logger.log(_LEVELS[level], "%s", text)
             case Quit(reason=reason):

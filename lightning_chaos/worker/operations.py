@@ -88,6 +88,8 @@ class Operations:
         self.timeout_s = timeout_s
         """How long others may take to hear of a mismatch, seconds; better known later."""
         self._allowance = allowance
+        self.longest_bytes = 0
+        """Of the vectors so far."""
         self._finished: Finished | None = None
         self._failed: ChaosError | None = None
 
@@ -134,6 +136,8 @@ class Operations:
         if not self._owner.may_operate:
             return None
         self._finished = None
+        if vector is not None:
+            self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self.carry_out()
         return await self._outcome(label)
@@ -152,6 +156,7 @@ class Operations:
         if not self._owner.may_operate:
             return
         self._finished = None
+        self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         try:
             self._exchange.open(op, label, vector, weight, buckets)
         except ChaosError as error:
