@@ -24,6 +24,8 @@ from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import OpId, Past, Report
+from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind, open_door
@@ -388,6 +390,29 @@ def test_a_peer_that_hangs_is_killed_and_its_worker_told() -> None:
             await until(lambda: n1.gone)
             assert "was killed by SIGKILL; it had said nothing for 2 s" in n1.gone[0]
             assert not psutil.pid_exists(n1.client.pid)
+
+    asyncio.run(scene())
+
+
+def test_peers_on_a_long_link_find_out_how_long_it_is_and_keep_it(relays: Relays) -> None:
+    """A round trip of 0.8 s: with a timeout of one second nobody could even be dialled."""
+
+    async def scene() -> None:
+        relays.shape(Shape(delay_ms=400))
+        relay = str(relays.address)
+        async with workers("n1", relay=relay) as (n1,):
+            relays.place("n1", parse_address((await n1.hear(local.Standing)).me.address))
+            n1.client.send(local.AskSeat(SETTINGS))
+            async with workers("n2", relay=relay) as (n2,):
+                await n2.hear(local.Standing)
+                await n2.join()
+                n1.client.send(local.Begun(0))
+                for node in (n1, n2):
+                    assert (await node.hear(local.Timeout)).seconds > 1.5
+                await asyncio.sleep(2.0)  # nothing may happen, so there is nothing to wait for
+                for node in (n1, n2):
+                    assert all(not m.reasons for m in node.said if isinstance(m, local.NoLink))
+                    assert node.members == ["n1", "n2"]
 
     asyncio.run(scene())
 
