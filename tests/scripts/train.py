@@ -3,7 +3,7 @@
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
-is killed.
+is killed; with ``--seize`` all its threads do.
 The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
 With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
 there.
@@ -12,6 +12,7 @@ there.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import os
 import time
@@ -118,7 +119,10 @@ class Witness(Callback):
         self.story.write(place, step=step, **fields)
         if f"{NODE}={place}" in self.args.pause and epoch >= PAUSE_EPOCH:
             self.story.write("pauses", place=place, step=step)
-            time.sleep(PAUSE_S)
+            if self.args.seize:
+                ctypes.PyDLL(None).sleep(int(PAUSE_S))  # it keeps the interpreter's lock
+            else:
+                time.sleep(PAUSE_S)
 
 
 class TellingIO(TorchCheckpointIO):
@@ -144,6 +148,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", default="")
     parser.add_argument("--disks", default="")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
+    parser.add_argument("--seize", action="store_true")
     parser.add_argument("--compiles", default="")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
