@@ -55,7 +55,7 @@ class ChaosHooks(Parts, Checkpoints):
         host: address this node listens on and others dial.
         port: of its one inbound door, 0 for any free one.
         min_members: members needed before the first round.
-        timeout: longest silence tolerated between two nodes, seconds; by default one second, or more
+        timeout: longest silence tolerated between two nodes, seconds; by default one, or more
             on links whose measured round trip asks for it.
         worker_timeout: longest time a worker may work on one round, seconds; by default ten times
             its longest so far, at least a minute. Ten times that for the first round, and between
