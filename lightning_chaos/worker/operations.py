@@ -31,7 +31,7 @@ from lightning_chaos.worker.turns import Outcome
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LATE_CHECK_S = 0.5
+LATE_CHECK_S = 0.2
 SHOW_WAIT_S = 10.0
 
 

@@ -14,6 +14,7 @@ there.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import os
 import time
@@ -125,7 +126,10 @@ class Witness(Callback):
         self.story.write(place, step=step, **fields)
         if f"{NODE}={place}" in self.args.pause and epoch >= PAUSE_EPOCH:
             self.story.write("pauses", place=place, step=step)
-            time.sleep(PAUSE_S)
+            if self.args.seize:
+                ctypes.PyDLL(None).sleep(int(PAUSE_S))  # it keeps the interpreter's lock
+            else:
+                time.sleep(PAUSE_S)
 
 
 class Holder(Callback):
@@ -171,6 +175,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="of the hidden layer")
     parser.add_argument("--holds", action="store_true")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
+    parser.add_argument("--seize", action="store_true")
     parser.add_argument("--compiles", default="")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
