@@ -3,7 +3,7 @@
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
-is killed.
+is killed; with ``--seize`` all its threads do.
 With ``--holds`` each node tells of every step (``stepped``), and stands still (``holds``) before
 backward of the step that stands in the file ``hold.<node>`` beside its log, until that is gone.
 The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
