@@ -13,7 +13,7 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,13 +33,14 @@ from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
 from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import OpId, Past, Uid, View
+from lightning_chaos.protocol.values import Member, OpId, Past, Uid, View
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.replication.puller import pull
 from lightning_chaos.replication.values import Progress, Pulled, Source
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import open_door
+from lightning_chaos.worker.settlement import Settled, settle
 from lightning_chaos.worker.station import Station
 from lightning_chaos.worker.turns import Hold, Outcome, Turn
 
@@ -335,11 +336,15 @@ class Node:
                 f"{label} was asked for during backward, while {self._open} are being reduced: "
                 "no collective can run there. Use it in training_step or on_after_backward"
             )
-        op = OpId(self._round, self._k)
-        self._k += 1
+        op = self._next_op()
         return self._call(
             self._station.operations.operate(op, label, blob, vector, weight, buckets)
         )
+
+    def _next_op(self) -> OpId:
+        op = OpId(self._round, self._k)
+        self._k += 1
+        return op
 
     def begin_operation(
         self,
@@ -358,8 +363,7 @@ class Node:
             weight: of this member in the mean.
             buckets: (offset, length) in bytes, tiling the vector.
         """
-        op, self._open = OpId(self._round, self._k), label
-        self._k += 1
+        op, self._open = self._next_op(), label
         self._tell(lambda station: station.operations.begin(op, label, vector, weight, buckets))
 
     def give(self, bucket: int) -> None:
@@ -384,6 +388,22 @@ class Node:
         """Write a round to the run log as soon as it is stable."""
         self._tell(lambda station: station.record(op, fields))
 
+    def settle(self, image: StateImage | None, trusted: Collection[Uid]) -> Settled | None:
+        """Between two rounds: compare states; who differs takes what is right.
+
+        Args:
+            image: this member's state, None if it cannot be laid out; then it is not compared.
+            trusted: who may be right; anybody if empty.
+
+        Returns:
+            None when this node has fallen out of the run.
+        """
+
+        async def pull_from(members: Collection[Member]) -> Pulled:
+            return await self._pull_from(members, image, lambda _: None)
+
+        return self._call(settle(self._station, image, trusted, self._next_op, pull_from))
+
     # ---- joining, leaving, ending ----------------------------------------------------------
 
     def learn(self, held: Callable[[], StateImage], show: Callable[[Progress], None]) -> Pulled:
@@ -403,18 +423,32 @@ class Node:
         return pulled
 
     async def _pull(self, view: View, held: StateImage, show: Callable[[Progress], None]) -> Pulled:
-        rate = self._rate or ASSUMED_RATE_BYTES_PER_S
-        sources = [
-            Source(m.uid, m.node, Address(m.host, m.port), rate)
-            for m in view.members
-            if m.uid != self.uid and view.joins(m.uid, self.uid)
-        ]
-
         def tell(progress: Progress) -> None:
             self._station.course.pulling = True
             self._station.tell_peer(Pulling(progress.bytes, progress.total))
             show(progress)
 
+        try:
+            return await self._pull_from(view.members, held, tell)
+        except StateDeclined as error:
+            raise JoinError(str(error)) from None
+        except StateError as error:
+            # All donors let go of it: the run has gone on, so another incarnation may try.
+            self._station.fall_out(str(error))
+            raise JoinError(str(error)) from None
+
+    async def _pull_from(
+        self,
+        members: Collection[Member],
+        held: StateImage | None,
+        progress: Callable[[Progress], None],
+    ) -> Pulled:
+        rate, view = self._rate or ASSUMED_RATE_BYTES_PER_S, self.view
+        sources = [
+            Source(m.uid, m.node, Address(m.host, m.port), rate)
+            for m in members
+            if m.uid != self.uid and view.joins(m.uid, self.uid)
+        ]
         work = pull(
             sources,
             run=self._config.run,
@@ -423,18 +457,11 @@ class Node:
             dialler=self._dialler,
             tls=self._dial_tls,
             held=held,
-            progress=tell,
+            progress=progress,
             stall_s=PULL_STALL_S,
             max_bytes=MAX_STATE_BYTES,
         )
-        try:
-            return await self._station.unless_apart(work)
-        except StateDeclined as error:
-            raise JoinError(str(error)) from None
-        except StateError as error:
-            # All donors let go of it: the run has gone on, so another incarnation may try.
-            self._station.fall_out(str(error))
-            raise JoinError(str(error)) from None
+        return await self._station.unless_apart(work)
 
     def take_seat(self, last: OpId) -> None:
         """The state is in place: become a member.
