@@ -29,7 +29,7 @@ class Segments:
 
     def __init__(self, tree: object, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._segment_bytes = segment_bytes
-        self._pieces: list[list[torch.Tensor]] = []
+        self._pieces: list[list[tuple[torch.Tensor, int, int]]] = []
         self._names: list[list[str]] = []
         self._room = 0
         self._rest = self._take_out(tree, "")
@@ -50,9 +50,10 @@ class Segments:
         Raises:
             StateError: a value of a type that cannot be laid out; the message names its path.
         """
-        rest = index == len(self._pieces)
-        content = [len(self), index, self._rest if rest else self._pieces[index]]
-        layout = Layout(content, "state")
+        content = self._rest
+        if index < len(self._pieces):
+            content = [_flat(t)[first:end] for t, first, end in self._pieces[index]]
+        layout = Layout([len(self), index, content], "state")
         return digest_of(*(data for _, data in layout.pieces), memoryview(layout.structure))
 
     def _take_out(self, value: Any, path: str) -> Any:
@@ -68,15 +69,18 @@ class Segments:
         return value
 
     def _cut(self, tensor: torch.Tensor, path: str) -> None:
-        flat = tensor.detach().reshape(-1)
-        size, at = flat.element_size(), 0
-        while at < flat.numel():
+        size, first = tensor.element_size(), 0
+        while first < tensor.numel():
             if self._room < size:
                 self._pieces.append([])
                 self._names.append([])
                 self._room = self._segment_bytes
-            count = min(flat.numel() - at, self._room // size)
-            self._pieces[-1].append(flat[at : at + count])
+            end = min(tensor.numel(), first + self._room // size)
+            self._pieces[-1].append((tensor, first, end))
             self._names[-1].append(path)
-            self._room -= count * size
-            at += count
+            self._room -= (end - first) * size
+            first = end
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().reshape(-1)
