@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-smoke soak simulate docs build clean
+.PHONY: help demo test ready lint bench bench-smoke soak simulate docs build clean
 .DELETE_ON_ERROR:
+ifneq ($(MAKECMDGOALS),ready)
 .NOTPARALLEL:
+endif
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,13 +18,17 @@ demo: $(VENV)/.installed ## nodes join, crash and leave while a model trains (AR
 	@$(BIN)/lightning-chaos demo $(ARGS)
 
 # The tests run against the wheel, in an environment of its own that has not seen the sources.
-test: lint build $(WHEEL_VENV)/.installed ## lint, all tests against the built wheel, the benches once
+test: ## lint, all tests against the built wheel, the benches once
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target ready
 	$(MAKE) --no-print-directory bench-smoke
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
 	cd $(WHEEL_VENV) && bin/pytest -p no:cacheprovider -c ../../pyproject.toml \
 	  --rootdir ../.. ../../tests $(ARGS)
+
+# Two environments take a minute each, on one core each.
+ready: lint build $(WHEEL_VENV)/.installed
 
 lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links of the documents
 	$(BIN)/ruff check .
@@ -72,10 +78,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[demo,dev]"
 	@touch $@
 
-# The wheel's own requirements come first, so that a new wheel is then laid over them in a second.
-$(WHEEL_VENV)/.installed: pyproject.toml constraints.txt | build
+# What the package requires, and a first build of it, over which each new wheel is then laid.
+$(WHEEL_VENV)/.installed: pyproject.toml constraints.txt
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet -c constraints.txt \
-	  "$$(echo dist/*.whl)[demo,exact,plot]" pytest pytest-timeout hypothesis
+	  ".[demo,exact,plot]" pytest pytest-timeout hypothesis
 	@touch $@

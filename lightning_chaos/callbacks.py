@@ -17,7 +17,7 @@ from lightning_chaos.errors import JoinError
 from lightning_chaos.replication.image import assemble
 from lightning_chaos.replication.values import Progress, Pulled
 from lightning_chaos.skin.progress import PullProgress
-from lightning_chaos.worker.node import Restarts
+from lightning_chaos.worker.restarts import Restarts
 from lightning_chaos.worker.turns import Apart
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class ShardPullHooks:
             shards=pulled.manifest.shards,
             shard_bytes=pulled.manifest.shard_bytes,
             kept_bytes=pulled.kept_bytes,
+            planned_s=pulled.planned_s,
+            predicted_s=pulled.predicted_s,
             per_donor=[
                 {
                     "node": share.name,
@@ -70,6 +72,11 @@ class ShardPullHooks:
                     "shards": share.shards,
                     "first_t": began + share.first_s if share.first_s is not None else None,
                     "last_t": began + share.last_s if share.last_s is not None else None,
+                    "rtt_s": share.rtt_s,
+                    "train_bytes_per_s": share.train_bytes_per_s,
+                    "planned_bytes_per_s": share.planned_bytes_per_s,
+                    "planned_bytes": share.planned_bytes,
+                    "bytes_per_s": share.measured.bytes_per_s if share.measured else None,
                     "problem": share.problem,
                 }
                 for share in pulled.donors

@@ -6,6 +6,7 @@ ChaosError
 ├── JoinError               the run did not take this node
 │   ├── FingerprintError    because its settings differ from the run's
 │   └── LineageError        because this node has the newer state
+├── RunFinished             the run this node looked for has ended already
 ├── WireError               a malformed, truncated or oversized message
 ├── StateError              training state that cannot be laid out or pulled
 │   └── StateDeclined       because the members cannot send theirs
@@ -46,6 +47,18 @@ class LineageError(JoinError):
 
 class PeerGone(JoinError):
     """The peer process ended before it had founded the run or found it; another one may."""
+
+
+class RunFinished(ChaosError):
+    """The run this node looked for has ended already.
+
+    Args:
+        round_: its last.
+    """
+
+    def __init__(self, round_: int) -> None:
+        super().__init__(f"the run finished after round {round_}")
+        self.round = round_
 
 
 class WireError(ChaosError):

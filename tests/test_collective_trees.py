@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from collective_failures import random_links
 from collective_network import Network, Step, member, program, view_of
+from msgspec.structs import replace
 
 from lightning_chaos.collective.actions import Action, Misbehaved, Send, Verdict
 from lightning_chaos.collective.exchange import Exchange

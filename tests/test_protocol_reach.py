@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.reach import partners, unreached
+from lightning_chaos.protocol.timeouts import Timeouts
 
 NODES = "abcdef"
 ONE = st.sampled_from(NODES)
@@ -39,7 +40,7 @@ def test_partners_are_found_from_both_ends(pairs: set[tuple[str, str]]) -> None:
 
 @given(says=st.lists(st.tuples(ONE, st.sets(ONE, max_size=3)), max_size=12))
 def test_what_members_say_last_counts(says: list[tuple[str, set[str]]]) -> None:
-    evidence = Evidence("a", 1.0)
+    evidence = Evidence("a", Timeouts(1.0))
     last: dict[str, set[str]] = {}
     for reporter, uids in says:
         evidence.others_say(0.0, reporter, sorted(uids))

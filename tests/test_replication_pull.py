@@ -18,7 +18,7 @@ from lightning_chaos.protocol.values import OpId
 from lightning_chaos.replication.donor import Donor
 from lightning_chaos.replication.image import StateImage, assemble, digest_of
 from lightning_chaos.replication.puller import pull
-from lightning_chaos.replication.shard_channel import Arrived, ShardChannel
+from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel, TrainSeen
 from lightning_chaos.replication.values import Progress, Pulled, Source
 from lightning_chaos.replication.wire import (
     AnyPull,
@@ -173,9 +173,9 @@ async def client(node: Node) -> ShardChannel:
     return await ShardChannel.over(await dial(dial_tcp, node.address, Kind.SHARDS, 5.0))
 
 
-async def heard(channel: ShardChannel) -> AnyPull | Arrived | None:
-    """The next message that is not a NotYet."""
-    while isinstance(message := await channel.receive(5.0), NotYet):
+async def heard(channel: ShardChannel) -> Heard | None:
+    """The next message that is neither a NotYet nor a train."""
+    while isinstance(message := await channel.receive(5.0), NotYet | TrainSeen):
         pass
     return message
 
@@ -422,6 +422,7 @@ async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
         node = s.donor("a")
         channel = await client(node)
         channel.send(Ask(RUN, LEARNER))
+        assert isinstance(await channel.receive(5.0), TrainSeen)
         assert await channel.receive(5.0) == NotYet()
         image = image_of(state())
         s.donors["a"].offer(image, [LEARNER])
@@ -454,6 +455,7 @@ async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_learner_w
         assert "serves this state no more" in refused.reason
         early = await client(node)
         early.send(Ask(RUN, "next/1"))
+        assert isinstance(await early.receive(5.0), TrainSeen)
         assert await early.receive(5.0) == NotYet()
         early.abort()
         await early.wait_closed()

@@ -51,6 +51,8 @@ def settings(tmp_path: Path, faults: str, minutes: float, *args: str) -> Setting
         nodes=3,
         minutes=minutes,
         seed=7,
+        every_s=8.0,
+        most_ended=8,
         faults=file,
         shape=Shape(rate_mbit=100.0, delay_ms=2.0),
         directory=tmp_path / "storm",

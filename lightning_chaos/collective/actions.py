@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+import msgspec
+
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.errors import ChaosError
@@ -26,8 +28,7 @@ class Landing:
     """Exactly as long as the payload; None once the payload is not wanted any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send a frame to a member, after all that was sent to it before.
 
     The payload is not copied.  It keeps its value for as long as the receiver can want it.
@@ -38,8 +39,7 @@ class Send:
     payload: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """This member holds every result of the operation."""
 
     op: OpId
@@ -58,44 +58,38 @@ class Finished:
     """Weighted mean, shape of the vector; valid until the operation after the next begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stable:
+class Stable(msgspec.Struct, frozen=True):
     """Everybody has finished that operation: it can never be lost or done again."""
 
     op: OpId
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The operation cannot finish at any member; training must end with this error."""
 
     op: OpId
     error: ChaosError
 
 
-@dataclass(frozen=True, slots=True)
-class AskCommit:
+class AskCommit(msgspec.Struct, frozen=True):
     """A member sent a frame of a view that is not installed here: ask it for the COMMIT."""
 
     uid: Uid
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Misbehaved:
+class Misbehaved(msgspec.Struct, frozen=True):
     """A member sent what no faithful member sends; its membership must end."""
 
     uid: Uid
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True):
     """Frames left unread may be acceptable now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Purge:
+class Purge(msgspec.Struct, frozen=True):
     """Frames queued and not yet begun to be sent are of no use any more."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,7 +49,7 @@ class Attempt:
     layout: Layout
     passed: dict[int, Place] = field(default_factory=dict)
     """Chunks whose result comes from a holder instead of being made anew, and on which way."""
-    places: dict[Tree, Place] = field(init=False)
+    places: Mapping[Tree, Place] = field(init=False)
     """This member's, in each tree of the layout."""
     sums: dict[int, Sum | Gather] = field(default_factory=dict)
     """Chunks that this member adds up for others or itself, and that are not whole yet."""

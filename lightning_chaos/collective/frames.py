@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import struct
 import zlib
-from dataclasses import dataclass
 
 import msgspec
 
@@ -35,8 +34,7 @@ class FrameKind(enum.IntEnum):
     """From the root (or, after a failure, a holder) to a member."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """Header of a frame."""
 
     kind: FrameKind

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate, pairwise
+
+import msgspec
 
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.planning.values import ReducePlan, Tree
@@ -14,10 +16,11 @@ HEADER = 0
 """Chunk 0 of every operation: one blob per member, gathered at its root, returned to all."""
 
 FLOAT_BYTES = 4
+MOST_KEPT = 256
+"""So many layouts are remembered: one view follows another, and a simulation has many members."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """The unit of a reduction: one piece of the flat vector with one root."""
 
     id: int
@@ -38,8 +41,7 @@ class Chunk:
         return vector[self.offset // FLOAT_BYTES : (self.offset + self.length) // FLOAT_BYTES]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A member's neighbours on the way of a chunk."""
 
     parent: Uid | None
@@ -56,8 +58,7 @@ class Place:
         return bool(self.givers) and (bool(self.children) or self.parent is None)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """All chunks of one operation under one set of contributors."""
 
     members: tuple[Uid, ...]
@@ -74,7 +75,8 @@ class Layout:
     ) -> Layout:
         """Cut every bucket by the plan's shares.
 
-        The same at every member that has the same view and the same buckets.
+        The same at every member that has the same view and the same buckets.  Rounds of a view
+        ask for it again and again, so it is remembered.
 
         Args:
             members: identities, oldest first.
@@ -84,37 +86,11 @@ class Layout:
         Raises:
             ValueError: the plan is not for these members, or a bucket is not whole floats.
         """
-        problem = plan.check(members)
-        if problem:
-            raise ValueError(problem)
-        chunks = [Chunk(HEADER, 0, 0, members[plan.quick.root], plan.quick)]
-        first = []
-        for bucket, (offset, length) in enumerate(buckets):
-            if offset < 0 or length < 0 or offset % FLOAT_BYTES or length % FLOAT_BYTES:
-                raise ValueError(f"bucket of {length} bytes at {offset} is not whole floats")
-            first.append(len(chunks))
-            small = length <= plan.small_bytes
-            trees, shares = ((plan.quick,), (1,)) if small else (plan.trees, plan.shares)
-            for tree, (begin, end) in zip(trees, _cut(length, shares), strict=True):
-                if end > begin:
-                    place = offset + begin, end - begin
-                    chunks.append(Chunk(len(chunks), *place, members[tree.root], tree, bucket))
-        pieces = (tuple(chunks[i:j]) for i, j in pairwise([*first, len(chunks)]))
-        return cls(members, plan, tuple(chunks), tuple(pieces))
+        return _layout(members, plan, tuple(buckets))
 
-    def places(self, me: Uid) -> dict[Tree, Place]:
+    def places(self, me: Uid) -> Mapping[Tree, Place]:
         """Where that member stands in each tree of the plan."""
-        members, rank = self.members, self.members.index(me)
-        places = {}
-        for tree in {self.plan.quick, *self.plan.trees}:
-            parent = tree.parent(rank)
-            children = tree.children(rank, len(members))
-            places[tree] = Place(
-                None if parent is None else members[parent],
-                tuple(members[child] for child in children),
-                tuple(members[one] for one in sorted((rank, *children))),
-            )
-        return places
+        return _places(self.members, self.plan, me)
 
     def below(self, chunk: Chunk, uid: Uid) -> tuple[int, ...]:
         """Ranks of those whose contributions are in that member's sum, in order."""
@@ -123,6 +99,44 @@ class Layout:
     def height(self, chunk: Chunk, uid: Uid) -> int:
         """Links down to the farthest member whose contribution is in that member's sum."""
         return chunk.tree.height(self.members.index(uid), len(self.members))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _layout(
+    members: tuple[Uid, ...], plan: ReducePlan, buckets: tuple[tuple[int, int], ...]
+) -> Layout:
+    problem = plan.check(members)
+    if problem:
+        raise ValueError(problem)
+    chunks = [Chunk(HEADER, 0, 0, members[plan.quick.root], plan.quick)]
+    first = []
+    for bucket, (offset, length) in enumerate(buckets):
+        if offset < 0 or length < 0 or offset % FLOAT_BYTES or length % FLOAT_BYTES:
+            raise ValueError(f"bucket of {length} bytes at {offset} is not whole floats")
+        first.append(len(chunks))
+        small = length <= plan.small_bytes
+        trees, shares = ((plan.quick,), (1,)) if small else (plan.trees, plan.shares)
+        for tree, (begin, end) in zip(trees, _cut(length, shares), strict=True):
+            if end > begin:
+                place = offset + begin, end - begin
+                chunks.append(Chunk(len(chunks), *place, members[tree.root], tree, bucket))
+    pieces = (tuple(chunks[i:j]) for i, j in pairwise([*first, len(chunks)]))
+    return Layout(members, plan, tuple(chunks), tuple(pieces))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _places(members: tuple[Uid, ...], plan: ReducePlan, me: Uid) -> Mapping[Tree, Place]:
+    rank = members.index(me)
+    places = {}
+    for tree in {plan.quick, *plan.trees}:
+        parent = tree.parent(rank)
+        children = tree.children(rank, len(members))
+        places[tree] = Place(
+            None if parent is None else members[parent],
+            tuple(members[child] for child in children),
+            tuple(members[one] for one in sorted((rank, *children))),
+        )
+    return places
 
 
 def _cut(length: int, shares: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -222,25 +222,31 @@ class Operation:
         if frame.chunk >= len(attempt.layout.chunks):
             return f"{frame.kind.name} to chunk {frame.chunk} of {len(attempt.layout.chunks)}"
         chunk = attempt.layout.chunks[frame.chunk]
-        what = f"{frame.kind.name} to chunk {chunk.id} of operation {self.op}"
+        if wrong := self._wrong(sender, chunk, frame):
+            return f"{frame.kind.name} to chunk {chunk.id} of operation {self.op} {wrong}"
+        return None
+
+    def _wrong(self, sender: Uid, chunk: Chunk, frame: Frame) -> str | None:
+        """The same of a frame to that chunk, without saying which."""
+        attempt = self.attempt
         if not math.isfinite(frame.weight) or frame.weight < 0:
-            return f"{what} has weight {frame.weight}"
+            return f"has weight {frame.weight}"
         place = attempt.place(chunk)
         if frame.kind is FrameKind.RESULT:
             if sender != place.parent:
-                return f"{what} must come from {place.parent or 'nobody'}"
+                return f"must come from {place.parent or 'nobody'}"
             if chunk.id in attempt.sums or not self.has_given(chunk):
-                return f"{what} came before this member contributed"
+                return "came before this member contributed"
             twice = chunk.id in self.held or (sender, chunk.id) in attempt.coming
         else:
             if sender not in attempt.layout.members:
-                return f"{what} comes from no contributor"
+                return "comes from no contributor"
             if sender not in place.givers:
-                return f"{what} is not this member's to add up"
+                return "is not this member's to add up"
             twice = (sender, chunk.id) in attempt.came
-        return f"{what} came twice" if twice else self._misshapen(what, sender, chunk, frame)
+        return "came twice" if twice else self._misshapen(sender, chunk, frame)
 
-    def _misshapen(self, what: str, sender: Uid, chunk: Chunk, frame: Frame) -> str | None:
+    def _misshapen(self, sender: Uid, chunk: Chunk, frame: Frame) -> str | None:
         """Why that payload is not of the size of its chunk, None if it is."""
         if chunk.id == HEADER:
             layout, limit = self.attempt.layout, MAX_PAYLOAD_BYTES
@@ -249,13 +255,11 @@ class Operation:
             shaped = frame.offset == 0 and 0 < frame.length <= limit
         else:
             shaped = (frame.offset, frame.length) == (chunk.offset, chunk.length)
+        if shaped:
+            return None
         return (
-            None
-            if shaped
-            else (
-                f"{what} has {frame.length} bytes at {frame.offset}, "
-                f"expected are {chunk.length} at {chunk.offset}"
-            )
+            f"has {frame.length} bytes at {frame.offset}, "
+            f"expected are {chunk.length} at {chunk.offset}"
         )
 
     def land(self, sender: Uid, frame: Frame) -> Landing:

@@ -29,8 +29,9 @@ class Acceptor:
     @property
     def frozen(self) -> bool:
         """The worker is frozen or has been told to freeze."""
-        undecided = any(not proposal.planned for proposal in self.acked)
-        return self.freezing is not None or self.report is not None or undecided
+        if self.freezing is not None or self.report is not None:
+            return True
+        return bool(self.acked) and not all(proposal.planned for proposal in self.acked)
 
     @property
     def blocked(self) -> int | None:

@@ -31,7 +31,7 @@ class Agreement:
     def __init__(self, standing: Standing, requests: Requests) -> None:
         self._standing = standing
         self._requests = requests
-        self.lead = Lead(standing.me.uid, standing.timeout_s, alone=standing.alone)
+        self.lead = Lead(standing.me.uid, standing.timeouts, alone=standing.alone)
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
         self._told: tuple[Uid, ...] = ()
@@ -76,7 +76,7 @@ class Agreement:
 
     def on_ack(self, sender: Uid, ack: Ack) -> None:
         """A member agrees."""
-        self.lead.on_ack(sender, ack)
+        self.lead.proposer.on_ack(sender, ack)
 
     def on_nack(self, sender: Uid, nack: Nack) -> None:
         """A member does not agree."""
@@ -84,7 +84,7 @@ class Agreement:
         standing.log(f"{sender} does not agree: {nack.reason}", Level.DEBUG)
         if standing.view and nack.epoch < standing.view.epoch:
             self.pass_commit(sender, standing.view.epoch)
-        self.lead.on_nack(sender, nack)
+        self.lead.proposer.on_nack(sender, nack)
 
     def pass_commit(self, to: Uid, epoch: int) -> None:
         """Pass on what is installed here to one who lacks it."""
@@ -121,6 +121,7 @@ class Agreement:
         within = (*view.everybody, *self._requests.leavers)
         standing.evidence.keep_only(within)
         standing.routes.keep_only(within)
+        standing.forget_strangers()
         reason = commit.proposal.reason
         standing.log(f"epoch {view.epoch} from round {view.switch}: {_names(view)} ({reason})")
         if self._enter(view, commit):
@@ -223,7 +224,7 @@ class Agreement:
                 islands=standing.islands,
                 samples=standing.samples,
             )
-            if self.lead.resigns:
+            if self.lead.proposer.resigns:
                 standing.resign("it lacks results that nobody holds any more")
                 return ""
             if not steps:
@@ -232,7 +233,7 @@ class Agreement:
                 standing.send(to, message)
                 if isinstance(message, Refuse):
                     standing.out.append(Hangup(to, message.reason))
-        return self.lead.waiting
+        return self.lead.proposer.waiting
 
 
 def _is_newer(member: Member, old: Member) -> bool:

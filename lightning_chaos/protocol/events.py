@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from lightning_chaos.protocol.local import AnyLocal, Local
 from lightning_chaos.protocol.messages import AnyMessage, Message
@@ -12,38 +13,33 @@ from lightning_chaos.protocol.values import Member, Uid
 # ---- events: what the driver saw -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(msgspec.Struct, frozen=True):
     """A control connection to this incarnation is up (the first one, if there are two)."""
 
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
-class Unlinked:
+class Unlinked(msgspec.Struct, frozen=True):
     """No control connection to this incarnation is left, and dialling it once more failed."""
 
     uid: Uid
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessGone:
+class ProcessGone(msgspec.Struct, frozen=True):
     """The peer process of this incarnation, on this same machine, does not exist any more."""
 
     uid: Uid
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """A message from a linked incarnation."""
 
     sender: Uid
     message: AnyMessage
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
+class Searched(msgspec.Struct, frozen=True):
     """Discovery has tried every address it knows; who answered is linked by now."""
 
     exclusive: bool
@@ -52,23 +48,23 @@ class Searched:
     """Why this node may neither join nor found, '' if it may."""
 
 
-@dataclass(frozen=True, slots=True)
-class FromWorker:
+class FromWorker(msgspec.Struct, frozen=True):
     """A message of this node's worker."""
 
     message: AnyLocal
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerGone:
+class WorkerGone(msgspec.Struct, frozen=True):
     """This node's worker process ended or closed its socket."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time has passed; the driver sends one at least every ``timeout / 20``."""
+
+    late_s: float = 0.0
+    """How much later than that it comes: for so long this peer could not hear anybody, seconds."""
 
 
 Event = Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick
@@ -76,31 +72,27 @@ Event = Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | Worker
 # ---- actions: what the driver must do ------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send a message to a linked incarnation (dropped if the link is gone)."""
 
     to: Uid
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(msgspec.Struct, frozen=True):
     """Hold a control connection to this member from now on; report Linked or Unlinked."""
 
     member: Member
 
 
-@dataclass(frozen=True, slots=True)
-class Hangup:
+class Hangup(msgspec.Struct, frozen=True):
     """Close every control connection to this incarnation after what is queued is sent."""
 
     uid: Uid
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Redial:
+class Redial(msgspec.Struct, frozen=True):
     """A linked incarnation is silent: drop its connections and dial it anew.
 
     A path that comes back carries a new connection at once, an old one only when TCP's
@@ -111,8 +103,7 @@ class Redial:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Tell this node's worker."""
 
     message: Local
@@ -126,16 +117,14 @@ class Level(enum.Enum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(msgspec.Struct, frozen=True):
     """A line of the run's story."""
 
     level: Level
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
+class Quit(msgspec.Struct, frozen=True):
     """End the peer process once what is queued is sent."""
 
     reason: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Set
 
 from lightning_chaos.protocol.reach import partners, unreached
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Pair, Uid, pair_of
 
 MOST_DEAD = 4096
@@ -19,9 +20,9 @@ MOST_DEAD = 4096
 class Evidence:
     """What one peer knows of the links between the members of its view."""
 
-    def __init__(self, me: Uid, timeout_s: float) -> None:
+    def __init__(self, me: Uid, timeouts: Timeouts) -> None:
         self._me = me
-        self._timeout_s = timeout_s
+        self._timeouts = timeouts
         self._heard_at: dict[Uid, float] = {}
         self._alive_at: dict[Uid, float] = {}
         self._broken: dict[Uid, str] = {}
@@ -30,7 +31,6 @@ class Evidence:
         self._says: dict[Uid, dict[Uid, float]] = {}
         self._denied: dict[Uid, dict[Uid, float]] = {}
         """The same, by whom it is said of; who said it first comes first."""
-        self._ticked_at: float | None = None
         self.dead: dict[Uid, str] = {}
         """Incarnations that vote no more, and how that is known."""
 
@@ -86,16 +86,24 @@ class Evidence:
         if not self._denied[uid]:
             del self._denied[uid]
 
-    def tick(self, now: float, watched: Iterable[Uid]) -> list[Uid]:
-        """Find who has just fallen silent; one's own long pause is held against nobody."""
-        if self._ticked_at is not None and now - self._ticked_at > self._timeout_s / 2:
-            pause = now - self._ticked_at
-            self._heard_at = {uid: min(at + pause, now) for uid, at in self._heard_at.items()}
-        self._ticked_at = now
+    def tick(self, now: float, watched: Iterable[Uid], late_s: float = 0.0) -> list[Uid]:
+        """Find who has just fallen silent; one's own lateness is held against nobody.
+
+        Args:
+            now: seconds.
+            watched: incarnations that must not be silent.
+            late_s: for how long this peer could not hear anybody, seconds: a process that is
+                starved or was stopped has the others' words still before it (Lifeguard,
+                arXiv 1707.00788, section IV-A).
+        """
+        if late_s > 0:
+            self._heard_at = {uid: min(at + late_s, now) for uid, at in self._heard_at.items()}
         fresh = []
         for uid in watched:
             at = self._heard_at.get(uid)
-            if at is not None and now - at > self._timeout_s and uid not in self._silent:
+            if at is None or uid in self._silent:
+                continue
+            if now - at > self._timeouts.of(uid):
                 self._silent.add(uid)
                 fresh.append(uid)
         return fresh
@@ -133,7 +141,7 @@ class Evidence:
         if uid in self._broken:
             return self._broken[uid]
         if uid in self._silent:
-            return f"silent for more than {self._timeout_s:g} s"
+            return f"silent for more than {self._timeouts.of(uid):.3g} s"
         return self._complaints.get(uid, "")
 
     def says(self, reporter: Uid, uid: Uid) -> bool:
@@ -156,6 +164,8 @@ class Evidence:
         The end that says nothing may be dead, or about to say it; so it counts only if it was
         heard a good while later, on whatever path, or if that has lasted longer than a timeout.
         """
+        if not self._denied:
+            return frozenset()
         found = set()
         for b, deniers in self._denied.items():
             answers = self._says.get(b, {})
@@ -170,7 +180,8 @@ class Evidence:
         return frozenset(found)
 
     def _lasts(self, now: float, since: float, heard: float) -> bool:
-        return heard - since > self._timeout_s / 2 or now - since > 2 * self._timeout_s
+        timeout_s = self._timeouts.longest_s
+        return heard - since > timeout_s / 2 or now - since > 2 * timeout_s
 
     def side(self, now: float, uids: Set[Uid], missing: Collection[Pair] = ()) -> tuple[Uid, ...]:
         """Those of them to whom a path leads from here, this peer among them.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.reach import partners, unreached
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Member, Pair, Uid, View
 
 LONGEST_CALM_S = 60.0
@@ -30,11 +31,11 @@ class Linkage:
     to :data:`LONGEST_CALM_S`, and a link that has not been lost for that long starts anew.
 
     Args:
-        timeout_s: longest silence tolerated, seconds.
+        timeouts: longest silence tolerated.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
         self._pasts: dict[Pair, _Past] = {}
 
     def installed(self, now: float, view: View, old: View | None) -> None:
@@ -74,7 +75,7 @@ class Linkage:
     def _calm(self, now: float, past: _Past | None) -> bool:
         if past is None or past.fine_since is None:
             return False
-        wanted = self._timeout_s * 2.0 ** (past.losses - 2) if past.losses > 1 else 0.0
+        wanted = self._timeouts.longest_s * 2.0 ** (past.losses - 2) if past.losses > 1 else 0.0
         return now - past.fine_since >= min(wanted, LONGEST_CALM_S)
 
 

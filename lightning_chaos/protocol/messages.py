@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.trips import NO_ECHO, Echo
 from lightning_chaos.protocol.values import (
     Ballot,
     Decision,
@@ -56,6 +57,10 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """What the sender waits for, for people."""
     unreachable: tuple[Uid, ...] = ()
     """What :class:`Unreachable` said last, for whoever missed it."""
+    sent: int = 0
+    """The sender's clock, microseconds modulo 2³², 0 if nobody measures with it (:mod:`.trips`)."""
+    echo: Echo = NO_ECHO
+    """What it read of the receiver's clock in its last heartbeat, and how long ago."""
 
 
 class ViewNews(Message, frozen=True, array_like=True, tag=True):

@@ -52,7 +52,7 @@ class Service:
                 requests.seat = said
                 if standing.role is Role.MEMBER:  # it founded the run: this is the run's state
                     standing.samples = max(said.samples, standing.samples or 0)
-                self._agreement.lead.fingerprint = said.fingerprint
+                self._agreement.lead.drafts.fingerprint = said.fingerprint
             case local.Begun(round=round_, samples=samples):
                 standing.samples = samples
                 self._on_begun(round_)
@@ -79,7 +79,7 @@ class Service:
                 requests.leave()
             case local.Done(round=round_):
                 standing.finished = round_
-                standing.send_all(standing.status())
+                standing.beat()
             case local.Farewell(reason=reason):
                 self.gone(reason)
             case _:
@@ -95,7 +95,7 @@ class Service:
             # Newcomers may wait for this round.
             for uid in standing.linked:
                 if view.find(uid) is None:
-                    standing.send(uid, standing.status())
+                    standing.beat(uid)
 
     def gone(self, reason: str) -> None:
         """The worker process ended."""

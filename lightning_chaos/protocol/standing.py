@@ -22,6 +22,8 @@ from lightning_chaos.protocol.messages import (
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.quorum import may_commit
 from lightning_chaos.protocol.routes import MOST_HOPS, Routes
+from lightning_chaos.protocol.timeouts import Timeouts
+from lightning_chaos.protocol.trips import NO_ECHO, Echo, Trips
 from lightning_chaos.protocol.values import Member, Uid, View
 from lightning_chaos.protocol.wait import Wait
 
@@ -39,13 +41,17 @@ class Role(enum.Enum):
     OUT = "out"
 
 
+ACTIVE = (Role.MEMBER, Role.LEAVING)
+"""Of those who work under the view: as member, or as leaver until its last round."""
+
+
 class Standing:
     """One incarnation's knowledge, and the actions of the present step.
 
     Args:
         me: this incarnation.
         run: id of the run.
-        timeout_s: longest silence tolerated, seconds.
+        timeout_s: longest silence tolerated, seconds; None to derive it from round trips.
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         hear: takes messages that this peer sends to itself.
         alone: a side without a quorum goes on alone, as an island (``quorum="any"``).
@@ -55,14 +61,15 @@ class Standing:
         self,
         me: Member,
         run: str,
-        timeout_s: float,
+        timeout_s: float | None,
         worker_timeout_s: float,
         hear: Callable[[Uid, AnyMessage], None],
         alone: bool,
     ) -> None:
         self.me = me
         self.run = run
-        self.timeout_s = timeout_s
+        self.timeouts = Timeouts(timeout_s)
+        self.trips = Trips()
         self.worker_timeout_s = worker_timeout_s
         self._hear = hear
         self.alone = alone
@@ -75,7 +82,7 @@ class Standing:
         self.out: list[Action] = []
         self.linked: dict[Uid, Member] = {}
         self.statuses: dict[Uid, Status] = {}
-        self.evidence = Evidence(me.uid, timeout_s)
+        self.evidence = Evidence(me.uid, self.timeouts)
         self.routes = Routes(me.uid, self.linked.keys(), self.evidence)
         self.permits = Permits()
         self.acceptor = Acceptor(me.uid)
@@ -90,9 +97,14 @@ class Standing:
         """What was said under this view, None if nothing yet."""
 
     @property
+    def timeout_s(self) -> float:
+        """Longest silence tolerated of any link, for what is not about one link, seconds."""
+        return self.timeouts.longest_s
+
+    @property
     def active(self) -> bool:
-        """It works under the view: as member, or as leaver until its last round."""
-        return self.role in (Role.MEMBER, Role.LEAVING)
+        """It works under the view."""
+        return self.role in ACTIVE
 
     def send(self, to: Uid, message: Message) -> None:
         """Send to an incarnation, or to oneself; dropped if no way to it is known."""
@@ -123,6 +135,18 @@ class Standing:
         """Send to everybody linked, whatever becomes of it there, and to the rest of the view."""
         for uid in self.linked:
             self.out.append(Send(uid, message))
+        self._send_around(message)
+
+    def beat(self, *uids: Uid) -> None:
+        """Say where this peer stands, to these neighbours or, if none is named, to everybody."""
+        sent = self.trips.stamp(self.now)
+        for uid in uids or self.linked:
+            self.out.append(Send(uid, self.status(sent, self.trips.echo(self.now, uid))))
+        if not uids:
+            self._send_around(self.status())
+
+    def _send_around(self, message: Message) -> None:
+        """Send to those of the view to whom there is no link, through others."""
         if self.view is not None:
             for uid in self.view.everybody:
                 if uid != self.me.uid and not self.routes.direct(uid):
@@ -143,6 +167,12 @@ class Standing:
     def log(self, text: str, level: Level = Level.INFO) -> None:
         """A line of the run's story."""
         self.out.append(Log(level, text))
+
+    def forget_strangers(self) -> None:
+        """Who is neither linked nor in the view is no neighbour any more."""
+        known = {*self.linked, *(self.view.everybody if self.view is not None else ())}
+        self.trips.keep_only(known)
+        self.timeouts.keep_only(known)
 
     def connect_all(self, view: View) -> None:
         """Hold connections to everybody in the view."""
@@ -165,12 +195,12 @@ class Standing:
         enough, why = may_commit(self.view.uids, side, self.evidence.dead)
         return "" if enough else why
 
-    def status(self) -> Status:
+    def status(self, sent: int = 0, echo: Echo = NO_ECHO) -> Status:
         """What heartbeats say."""
         epoch = self.view.epoch if self.view and self.role is not Role.NEWCOMER else 0
         said = self.said_unreachable or ()
         waiting = self.wait.text(self.now) if self.wait is not None else ""
-        return Status(epoch, self.permits.begun, self.finished, waiting, said)
+        return Status(epoch, self.permits.begun, self.finished, waiting, said, sent, echo)
 
     def drop_out(self, reason: str, others: View | None = None) -> None:
         """No part in the run any more; the worker may come back with a new incarnation.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.linkage import joined, told
 from lightning_chaos.protocol.messages import Fingerprint, JoinRequest, Refuse
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import (
     Ballot,
     Lineage,
@@ -37,12 +38,12 @@ class Wishes:
 
     Args:
         me: this member.
-        timeout_s: longest silence tolerated, seconds.
+        timeouts: longest silence tolerated.
     """
 
-    def __init__(self, me: Uid, timeout_s: float) -> None:
+    def __init__(self, me: Uid, timeouts: Timeouts) -> None:
         self._me = me
-        self._timeout_s = timeout_s
+        self._timeouts = timeouts
         self._joins: dict[Uid, tuple[float, JoinRequest]] = {}
         self._leaves: set[Uid] = set()
         self._ready: dict[Uid, int] = {}
@@ -97,7 +98,7 @@ class Wishes:
                 refusals.append((uid, problem))
             elif namesake is None:
                 joining.append(request.member)
-            elif now - since > 3 * self._timeout_s and reaches(namesake.uid):
+            elif now - since > 3 * self._timeouts.longest_s and reaches(namesake.uid):
                 del self._joins[uid]
                 text = f"a node named {namesake.node} is in the run; choose another CHAOS_NODE"
                 refusals.append((uid, Refuse(text)))

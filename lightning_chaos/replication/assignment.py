@@ -39,6 +39,19 @@ class Assignment:
         """Number of shards this donor has been asked for and not answered."""
         return sum(uid in asked for asked in self._asked.values())
 
+    @property
+    def queued(self) -> list[int]:
+        """Shards not asked of anybody yet, lowest first."""
+        return sorted(index for queue in self._queues.values() for index in queue)
+
+    def plan_anew(self, planned: Mapping[Uid, Iterable[int]]) -> None:
+        """Rates have become known.
+
+        Args:
+            planned: of each donor, what is :attr:`queued`, in the order it should be sent.
+        """
+        self._queues = {uid: deque(planned.get(uid, ())) for uid in self._queues}
+
     def next(self, uid: Uid) -> int | None:
         """The shard to ask this donor for now, None if there is none for it."""
         index = self._from_queues(uid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,24 +12,27 @@ from dataclasses import dataclass
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.image import StateImage
-from lightning_chaos.replication.shard_channel import Arrived, ShardChannel
+from lightning_chaos.replication.shard_channel import Heard, ShardChannel
 from lightning_chaos.replication.wire import (
-    AnyPull,
     Ask,
     LocalReply,
     ManifestReply,
     NotYet,
     Refuse,
     Shard,
+    Train,
     Want,
     WantLocal,
 )
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.transport.train import TRAIN_BYTES
 
 PIECE_BYTES = 64 << 10
 """At most so much leaves at once, so that other traffic of the link gets its turns."""
 NOT_YET_EVERY_S = 0.25
 _SERVED = Refuse("it goes on training and serves this state no more")
+_PACED_TRAIN_PIECE_BYTES = 8 << 10
+"""A train in one piece would not show what this side's own limit makes of it."""
 _TINY_WAIT_S = 0.0005
 """Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
@@ -147,10 +151,11 @@ class Donor:
             return _refuse(channel, Refuse(f"the first message is {type(ask).__name__}, not Ask"))
         if ask.run != self._run:
             return _refuse(channel, Refuse(f"this is run {self._run!r}, not {ask.run!r}"))
+        pacer = self._pacer_for(ask.learner)
+        await self._send_train(channel, pacer)
         found = await self._image_for(ask, channel)
         if isinstance(found, Refuse):
             return _refuse(channel, found)
-        pacer = self._pacer_for(ask.learner)
         service = _Service(channel)
         self._services.add(service)
         try:
@@ -180,9 +185,7 @@ class Donor:
             return Refuse(f"no state to serve within {self._patience_s:g} s")
         return Refuse("the learner has gone")
 
-    async def _answer(
-        self, message: AnyPull | Arrived, offer: _Offer, service: _Service, pacer: Pacer
-    ) -> str:
+    async def _answer(self, message: Heard, offer: _Offer, service: _Service, pacer: Pacer) -> str:
         """Serve one request; returns what was wrong with it, if anything."""
         match message:
             case WantLocal():
@@ -197,6 +200,19 @@ class Donor:
             case _:
                 return f"a learner does not say {type(message).__name__}"
         return ""
+
+    async def _send_train(self, channel: ShardChannel, pacer: Pacer) -> None:
+        """Before the image is there, when the link has nothing else to do; no bytes twice alike,
+        so that nothing on the way can make them fewer."""
+        channel.send(Train(TRAIN_BYTES))
+        size = _PACED_TRAIN_PIECE_BYTES if pacer.limited else TRAIN_BYTES
+        data = memoryview(os.urandom(TRAIN_BYTES))
+        for start in range(0, TRAIN_BYTES, size):
+            wait_s = pacer.reserve(size)
+            if wait_s > _TINY_WAIT_S:
+                await asyncio.sleep(wait_s)
+            channel.send_raw(data[start : start + size])
+        await channel.drain(self._patience_s)
 
     async def _send_shard(
         self, index: int, offer: _Offer, channel: ShardChannel, pacer: Pacer

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_chaos.planning.pull import DonorLink, plan_pull
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.assignment import Assignment
 from lightning_chaos.replication.image import Manifest, StateImage
 
 _AHEAD_BYTES = 2_500_000
-"""Asked of a donor at once: what 1 Gbit/s carries in 20 ms."""
+"""Asked at once of a donor of whose link nothing is known: what 1 Gbit/s carries in 20 ms."""
+_AHEAD_S = 0.05
+"""Of others: what they send in that time and two round trips, so that a rate believed to be too
+low can still be seen to be higher."""
 _MAX_AHEAD_SHARDS = 32
 
 
@@ -32,27 +35,21 @@ class Goal:
         cls,
         manifest: Manifest,
         held: StateImage | None,
-        links: Sequence[DonorLink],
         uids: Sequence[Uid],
     ) -> Goal:
-        """Take memory, keep what is there, plan the rest.
+        """Take memory and keep what is there; the rest is to be planned.
 
         Args:
             manifest: checked.
             held: the learner's own state, None if it has none of use.
-            links: donors that serve this manifest or have not spoken yet, named by uid.
-            uids: all donors.
+            uids: all donors; until there is a plan, all is the first one's.
         """
         # not zeroed, so that the event loop does not stand still while the pages are touched
         buffer = np.empty(manifest.total_bytes, np.uint8).data
         kept = _keep(manifest, held, buffer) if held is not None else set()
         missing = [index for index in range(manifest.shards) if index not in kept]
         planned: dict[Uid, list[int]] = {uid: [] for uid in uids}
-        if missing:
-            size = manifest.shard_bytes
-            plan = plan_pull(len(missing) * size, size, links)
-            for uid, (first, end) in plan.ranges.items():
-                planned[uid] = missing[first:end]
+        planned[uids[0]] = missing
         return cls(
             manifest=manifest,
             buffer=buffer,
@@ -60,10 +57,17 @@ class Goal:
             kept_bytes=sum(manifest.span(index)[1] for index in kept),
         )
 
-    @property
-    def ahead(self) -> int:
-        """Shards asked of a donor at once."""
-        return max(2, min(-(-_AHEAD_BYTES // self.manifest.shard_bytes) + 1, _MAX_AHEAD_SHARDS))
+    def ahead(self, rate_bytes_per_s: float | None, rtt_s: float) -> int:
+        """Shards asked of a donor at once: few, for what is asked cannot be taken by another.
+
+        Args:
+            rate_bytes_per_s: of the link, None if it is not known.
+            rtt_s: its round trip, seconds.
+        """
+        size = _AHEAD_BYTES
+        if rate_bytes_per_s is not None:
+            size = math.ceil(rate_bytes_per_s * (2 * rtt_s + _AHEAD_S))
+        return max(2, min(-(-size // self.manifest.shard_bytes) + 1, _MAX_AHEAD_SHARDS))
 
 
 def _keep(manifest: Manifest, held: StateImage, buffer: memoryview) -> set[int]:

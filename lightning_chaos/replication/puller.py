@@ -1,8 +1,9 @@
 """The newcomer's pull: the whole state, from all donors at once.
 
-Plan with the greedy, go on with what happens: every donor begins with its contiguous range of the
-optimal schedule; :class:`~lightning_chaos.replication.assignment.Assignment` moves work between
-them.  Each shard is checked against the manifest that most donors agree on, so a pull ends with
+Plan with what is known of the links, go on with what happens: every donor begins with its
+contiguous range of the optimal schedule, the schedule is made anew when the transfer has shown a
+link's rate, and :class:`~lightning_chaos.replication.assignment.Assignment` moves work between
+donors.  Each shard is checked against the manifest that most donors agree on, so a pull ends with
 that state bit for bit or with an error that names every donor.
 """
 
@@ -10,20 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from lightning_chaos.errors import ChaosError, StateDeclined, StateError, WireError
-from lightning_chaos.planning.pull import DonorLink
 from lightning_chaos.protocol.values import Uid
+from lightning_chaos.replication.candidate import Candidate, choice_of
 from lightning_chaos.replication.goal import Goal
 from lightning_chaos.replication.image import Manifest, StateImage, digest_of
-from lightning_chaos.replication.shard_channel import Arrived, ShardChannel
+from lightning_chaos.replication.schedule import Schedule
+from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel, TrainSeen
 from lightning_chaos.replication.tree import unpack
-from lightning_chaos.replication.values import DonorShare, Progress, Pulled, Source
+from lightning_chaos.replication.values import Progress, Pulled, Source
 from lightning_chaos.replication.wire import (
-    AnyPull,
     Ask,
     LocalReply,
     ManifestReply,
@@ -32,7 +31,6 @@ from lightning_chaos.replication.wire import (
     Want,
     WantLocal,
 )
-from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial
 from lightning_chaos.transport.door import Kind
 
@@ -67,7 +65,7 @@ async def pull(
         max_bytes: largest state taken.
 
     Raises:
-        ConfigError: a rate that is not positive.
+        ConfigError: a remembered rate that is not positive and finite.
         StateError: no donor is left; the message names each one's reason.
         StateDeclined: because they cannot send their state.
     """
@@ -75,18 +73,6 @@ async def pull(
         donors, Ask(run, uid), local_from, dialler, tls, held, progress, stall_s, max_bytes
     )
     return await task.run()
-
-
-@dataclass(slots=True)
-class _Donor:
-    """A donor during the pull."""
-
-    source: Source
-    share: DonorShare
-    manifest: Manifest | None = None
-    out: bool = False
-    declined: bool = False
-    wrong_shards: int = 0
 
 
 class _Pull:
@@ -104,8 +90,7 @@ class _Pull:
         stall_s: float,
         max_bytes: int,
     ) -> None:
-        self._donors = [_Donor(s, DonorShare(s.uid, s.name)) for s in sources]
-        self._links = {s.uid: DonorLink(s.uid, s.rate_bytes_per_s) for s in sources}
+        self._donors = [Candidate.of(source) for source in sources]
         self._ask = ask
         self._local_from = local_from
         self._dialler = dialler
@@ -115,6 +100,7 @@ class _Pull:
         self._stall_s = stall_s
         self._max_bytes = max_bytes
         self._goal: Goal | None = None
+        self._schedule: Schedule | None = None
         self._local: object = None
         self._local_here = False
         self._local_asked: Uid | None = None
@@ -129,8 +115,8 @@ class _Pull:
                 await self._change()
             for task in tasks:
                 task.cancel()
-        goal = self._goal
-        if goal is None or not self._complete:
+        goal, schedule = self._goal, self._schedule
+        if goal is None or schedule is None or not self._complete:
             reasons = "; ".join(f"{d.source.name}: {d.share.problem}" for d in self._donors)
             error = StateDeclined if any(d.declined for d in self._donors) else StateError
             raise error(f"the state could not be pulled: no donor is left ({reasons or 'none'})")
@@ -138,9 +124,11 @@ class _Pull:
             manifest=goal.manifest,
             buffer=goal.buffer,
             local=self._local,
-            donors=tuple(donor.share for donor in self._donors),
+            donors=tuple(donor.told() for donor in self._donors),
             seconds=self._loop.time() - self._began,
             kept_bytes=goal.kept_bytes,
+            planned_s=schedule.planned_s,
+            predicted_s=schedule.predicted_s,
         )
 
     @property
@@ -157,12 +145,12 @@ class _Pull:
 
     # ---- one donor -------------------------------------------------------------------------
 
-    async def _attend(self, donor: _Donor) -> None:
+    async def _attend(self, donor: Candidate) -> None:
         """Take what a donor gives until it is of no use any more."""
         channel: ShardChannel | None = None
         try:
             async with asyncio.timeout(self._stall_s):
-                channel = await self._connect(donor.source.address)
+                channel = await self._connect(donor)
             await self._converse(donor, channel)
         except (OSError, ChaosError) as error:
             donor.declined = isinstance(error, StateDeclined)
@@ -172,13 +160,15 @@ class _Pull:
                 channel.abort()
                 await channel.wait_closed()
 
-    async def _connect(self, address: Address) -> ShardChannel:
+    async def _connect(self, donor: Candidate) -> ShardChannel:
+        address, begun = donor.source.address, self._loop.time()
         sock = await dial(self._dialler, address, Kind.SHARDS, self._stall_s)
+        donor.gauge.connected(self._loop.time() - begun)
         return await ShardChannel.over(sock, tls=self._tls, server_hostname=address.host)
 
-    async def _converse(self, donor: _Donor, channel: ShardChannel) -> None:
+    async def _converse(self, donor: Candidate, channel: ShardChannel) -> None:
         channel.send(self._ask)
-        donor.manifest = await self._manifest(channel)
+        donor.manifest = await self._manifest(donor, channel)
         self._choose()
         while self._goal is None:
             await self._change()
@@ -189,13 +179,16 @@ class _Pull:
                 f"is not the {goal.manifest.digest} of round {goal.manifest.round} that most have"
             )
         channel.expect_shards(goal.manifest.shard_bytes)
+        channel.feed(donor.gauge.live)
         while True:
             if self._request(donor, channel, goal):
+                donor.gauge.live.begin()
                 self._take(donor, await self._hear(channel), goal)
             else:
+                donor.gauge.live.end()
                 await self._change()
 
-    async def _hear(self, channel: ShardChannel) -> AnyPull | Arrived:
+    async def _hear(self, channel: ShardChannel) -> Heard:
         match await channel.receive(self._stall_s):
             case None:
                 raise WireError("closed the connection")
@@ -206,21 +199,23 @@ class _Pull:
             case heard:
                 return heard
 
-    async def _manifest(self, channel: ShardChannel) -> Manifest:
-        while isinstance(heard := await self._hear(channel), NotYet):
-            pass
+    async def _manifest(self, donor: Candidate, channel: ShardChannel) -> Manifest:
+        while isinstance(heard := await self._hear(channel), NotYet | TrainSeen):
+            if isinstance(heard, TrainSeen):
+                donor.gauge.heard_train(heard.arrivals)
         if not isinstance(heard, ManifestReply):
             raise WireError(f"sent {type(heard).__name__} instead of a manifest")
         heard.manifest.check(self._max_bytes)
         return heard.manifest
 
-    def _request(self, donor: _Donor, channel: ShardChannel, goal: Goal) -> bool:
+    def _request(self, donor: Candidate, channel: ShardChannel, goal: Goal) -> bool:
         """Ask the donor for as much as it should have under way; False if for nothing."""
         uid = donor.source.uid
         if not self._local_here and self._local_asked is None and self._may_give_local(uid):
             self._local_asked = uid
             channel.send(WantLocal())
-        while goal.assignment.under_way(uid) < goal.ahead:
+        ahead = goal.ahead(donor.gauge.bytes_per_s, donor.gauge.rtt_s)
+        while goal.assignment.under_way(uid) < ahead:
             index = goal.assignment.next(uid)
             if index is None:
                 break
@@ -235,7 +230,7 @@ class _Pull:
             donor.out for donor in self._donors if donor.source.uid == self._local_from
         )
 
-    def _take(self, donor: _Donor, heard: AnyPull | Arrived, goal: Goal) -> None:
+    def _take(self, donor: Candidate, heard: Heard, goal: Goal) -> None:
         match heard:
             case Arrived():
                 self._take_shard(donor, heard, goal)
@@ -246,7 +241,7 @@ class _Pull:
                 raise WireError(f"sent {type(heard).__name__} that nobody asked for")
         self._announce()
 
-    def _take_shard(self, donor: _Donor, shard: Arrived, goal: Goal) -> None:
+    def _take_shard(self, donor: Candidate, shard: Arrived, goal: Goal) -> None:
         uid, manifest, index = donor.source.uid, goal.manifest, shard.index
         if not goal.assignment.asked_of(uid, index):
             raise WireError(f"sent shard {index} that nobody asked for")
@@ -260,17 +255,16 @@ class _Pull:
         if not goal.assignment.arrived(uid, index):
             return
         goal.buffer[offset : offset + length] = shard.data
-        share = donor.share
-        share.bytes += length
-        share.shards += 1
-        if share.first_s is None:
-            share.first_s = shard.began_t - self._began
-        share.last_s = self._loop.time() - self._began
+        now = self._loop.time()
+        donor.gave(length, shard.began_t - self._began, now - self._began)
         per_donor = {d.source.name: d.share.bytes for d in self._donors}
         total = manifest.total_bytes - goal.kept_bytes
         self._progress(Progress(sum(per_donor.values()), total, per_donor))
+        if donor.gauge.certain and not donor.certain:
+            donor.certain = True
+            self._plan()
 
-    def _drop(self, donor: _Donor, problem: str) -> None:
+    def _drop(self, donor: Candidate, problem: str) -> None:
         donor.out = True
         donor.share.problem = problem
         if self._local_asked == donor.source.uid and not self._local_here:
@@ -285,21 +279,20 @@ class _Pull:
 
     def _choose(self) -> None:
         """Settle on a manifest once most donors have it, or all have spoken."""
-        offered = [d for d in self._donors if d.manifest is not None and not d.out]
-        if self._goal is not None or not offered:
+        if self._goal is not None:
             return
-        votes = Counter(d.manifest for d in offered)
-        # ties go to the donor of the local part, then to the first named
-        offered.sort(key=lambda d: (-votes[d.manifest], d.source.uid != self._local_from))
-        manifest = offered[0].manifest
-        assert manifest is not None
-        open_ballots = sum(d.manifest is None and not d.out for d in self._donors)
-        if open_ballots and votes[manifest] * 2 <= len(self._donors):
+        manifest = choice_of(self._donors, self._local_from)
+        if manifest is None:
             return
-        links = [
-            self._links[d.source.uid]
-            for d in self._donors
-            if not d.out and d.manifest in (manifest, None)
-        ]
-        self._goal = Goal.of(manifest, self._held, links, [d.source.uid for d in self._donors])
+        self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
+        self._schedule = Schedule(self._goal)
+        self._plan()
         self._announce()
+
+    def _plan(self) -> None:
+        """Share out what nobody was asked for yet among those who serve, or have not spoken yet."""
+        assert self._goal is not None
+        assert self._schedule is not None
+        wanted = (self._goal.manifest, None)
+        in_play = [d for d in self._donors if not d.out and d.manifest in wanted]
+        self._schedule.plan(in_play, self._loop.time() - self._began)

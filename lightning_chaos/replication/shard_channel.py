@@ -13,9 +13,11 @@ import ssl
 from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
-from lightning_chaos.replication.wire import AnyPull, Pull, Shard, decode_pull, encode_pull
+from lightning_chaos.replication.wire import AnyPull, Pull, Shard, Train, decode_pull, encode_pull
 from lightning_chaos.transport.channel import MAX_MESSAGE_BYTES
 from lightning_chaos.transport.dial import send_at_once
+from lightning_chaos.transport.rate import PassiveRate
+from lightning_chaos.transport.train import TRAIN_BYTES, Arrival
 
 _HEAD_BYTES = 4
 _WRITE_AHEAD_BYTES = 64 << 10
@@ -31,10 +33,21 @@ class Arrived:
     """When it was announced, on the event loop's clock, seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainSeen:
+    """A whole train, as it came."""
+
+    arrivals: tuple[Arrival, ...]
+
+
+Heard = AnyPull | Arrived | TrainSeen
+
+
 class _Stage(enum.Enum):
     HEAD = "length"
     BODY = "message"
     RAW = "shard"
+    TRAIN = "train"
 
 
 class ShardChannel(asyncio.BufferedProtocol):
@@ -46,7 +59,9 @@ class ShardChannel(asyncio.BufferedProtocol):
         self._shard_buffer = memoryview(b"")
         self._raw_index = 0
         self._raw_began_t = 0.0
-        self._item: AnyPull | Arrived | None = None
+        self._train: list[Arrival] = []
+        self._rate: PassiveRate | None = None
+        self._item: Heard | None = None
         self._error: WireError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._last_byte_t = self._loop.time()
@@ -93,10 +108,14 @@ class ShardChannel(asyncio.BufferedProtocol):
         """Take shards of up to so many bytes from now on; before this, a shard is an error."""
         self._shard_buffer = memoryview(bytearray(shard_bytes))
 
+    def feed(self, rate: PassiveRate) -> None:
+        """Tell it of all bytes that come from now on."""
+        self._rate = rate
+
     # ---- receiving -------------------------------------------------------------------------
 
-    async def receive(self, stall_s: float | None = None) -> AnyPull | Arrived | None:
-        """The next message or shard, None at the end of the connection.
+    async def receive(self, stall_s: float | None = None) -> Heard | None:
+        """The next message, shard or train, None at the end of the connection.
 
         Args:
             stall_s: longest silence tolerated, in seconds; None for no limit.
@@ -132,6 +151,10 @@ class ShardChannel(asyncio.BufferedProtocol):
         """So many bytes came (called by the transport)."""
         self._last_byte_t = self._loop.time()
         self._filled += nbytes
+        if self._stage is _Stage.TRAIN:
+            self._train.append(Arrival(self._last_byte_t, nbytes))
+        elif self._rate is not None:
+            self._rate.received(self._last_byte_t, nbytes)
         if self._filled < len(self._target):
             return
         try:
@@ -147,21 +170,26 @@ class ShardChannel(asyncio.BufferedProtocol):
                     raise WireError(f"message of {length} bytes, allowed are {MAX_MESSAGE_BYTES}")
                 self._turn(_Stage.BODY, memoryview(bytearray(length)))
             case _Stage.BODY:
-                message = decode_pull(self._target)
-                if not isinstance(message, Shard):
-                    self._arrived(message)
-                elif 0 < message.length <= len(self._shard_buffer):
-                    self._raw_index = message.index
-                    self._raw_began_t = self._last_byte_t
-                    self._turn(_Stage.RAW, self._shard_buffer[: message.length])
-                else:
-                    raise WireError(
-                        f"shard of {message.length} bytes, allowed are {len(self._shard_buffer)}"
-                    )
+                self._announced(decode_pull(self._target))
             case _Stage.RAW:
                 self._arrived(Arrived(self._raw_index, self._target, self._raw_began_t))
+            case _Stage.TRAIN:
+                self._arrived(TrainSeen(tuple(self._train)))
 
-    def _arrived(self, item: AnyPull | Arrived) -> None:
+    def _announced(self, message: AnyPull) -> None:
+        match message:
+            case Shard(index, length):
+                _check_length("shard", length, len(self._shard_buffer))
+                self._raw_index, self._raw_began_t = index, self._last_byte_t
+                self._turn(_Stage.RAW, self._shard_buffer[:length])
+            case Train(length):
+                _check_length("train", length, TRAIN_BYTES)
+                self._train = []
+                self._turn(_Stage.TRAIN, memoryview(bytearray(length)))
+            case _:
+                self._arrived(message)
+
+    def _arrived(self, item: Heard) -> None:
         assert self._transport is not None
         self._item = item
         self._turn(_Stage.HEAD, memoryview(bytearray(_HEAD_BYTES)))
@@ -263,3 +291,8 @@ class ShardChannel(asyncio.BufferedProtocol):
         except TimeoutError:
             self.abort()
             await self._gone.wait()
+
+
+def _check_length(what: str, length: int, most: int) -> None:
+    if not 0 < length <= most:
+        raise WireError(f"{what} of {length} bytes, allowed are {most}")

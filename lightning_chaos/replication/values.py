@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.image import Manifest
 from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.rate import RateEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Source:
     uid: Uid
     name: str
     address: Address
-    rate_bytes_per_s: float
+    rate_bytes_per_s: float | None = None
+    """Remembered from an earlier transfer, bytes/s; None if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,16 @@ class DonorShare:
     """When its first shard taken began to come, seconds since the pull began; None: none did."""
     last_s: float | None = None
     """When the last shard taken from it was there, seconds since the pull began."""
+    planned_bytes: int = 0
+    """What the plan gave to it: the last plan, and what it had given before that."""
+    planned_bytes_per_s: float | None = None
+    """Rate that the last plan counted on, None if it was never planned for."""
+    train_bytes_per_s: float | None = None
+    """What its packet train said of the link, None if nothing."""
+    measured: RateEstimate | None = None
+    """What the transfer showed of the link, None if nothing came."""
+    rtt_s: float | None = None
+    """Round trip, seconds; None if it was never reached."""
     problem: str = ""
     """Why it took no (further) part, '' if it served to the end."""
 
@@ -59,3 +71,7 @@ class Pulled:
     seconds: float
     kept_bytes: int
     """What the learner held already and did not pull."""
+    planned_s: float
+    """When the last plan was made, seconds since the pull began."""
+    predicted_s: float
+    """When the last plan expected the last shard, seconds since the pull began."""

@@ -1,11 +1,11 @@
 """What a learner and a donor say to each other on a SHARDS connection.
 
 Each message is four bytes of length and a tagged MessagePack array; after :class:`Shard` come the
-bytes of that shard, raw.
+bytes of that shard, raw, and after :class:`Train` some that mean nothing.
 
     learner                              donor
     Ask ───────────────────────────────►
-        ◄───────────── NotYet … NotYet, ManifestReply (or Refuse)
+        ◄──── Train + bytes, NotYet … NotYet, ManifestReply (or Refuse)
     WantLocal, Want, Want … ───────────►
         ◄──────────── LocalReply, Shard + bytes, Shard + bytes …
 
@@ -44,6 +44,12 @@ class Refuse(Pull, frozen=True, array_like=True, tag=True):
     """Nothing will change that: the learner need not come again."""
 
 
+class Train(Pull, frozen=True, array_like=True, tag=True):
+    """So many raw bytes follow, at once: how they arrive tells how fast the link is."""
+
+    length: int
+
+
 class ManifestReply(Pull, frozen=True, array_like=True, tag=True):
     """What the donor serves."""
 
@@ -73,7 +79,7 @@ class Shard(Pull, frozen=True, array_like=True, tag=True):
     length: int
 
 
-AnyPull = Ask | NotYet | Refuse | ManifestReply | WantLocal | LocalReply | Want | Shard
+AnyPull = Ask | NotYet | Refuse | Train | ManifestReply | WantLocal | LocalReply | Want | Shard
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[AnyPull] = msgspec.msgpack.Decoder(AnyPull)

@@ -6,14 +6,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from lightning_chaos.errors import StateError
+from lightning_chaos.errors import RunFinished, StateError
 from lightning_chaos.protocol.values import Past
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.skin import handover, promotion
 from lightning_chaos.skin.origin import platform_of
 from lightning_chaos.skin.seat import Seat
 from lightning_chaos.skin.threads import share_processor
-from lightning_chaos.worker.station import RunFinished
 from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome
 
 if TYPE_CHECKING:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightning_chaos import agent
+from lightning_chaos.errors import RunFinished
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.skin import promotion
 from lightning_chaos.skin.origin import origin
 from lightning_chaos.skin.story import Story
 from lightning_chaos.skin.threads import share_processor
 from lightning_chaos.transport.address import Address
+from lightning_chaos.worker.chronicle import run_log_of
 from lightning_chaos.worker.node import Node
-from lightning_chaos.worker.station import RunFinished
 
 if TYPE_CHECKING:
     from lightning_chaos.callbacks import SelfHealingHooks
@@ -199,5 +200,5 @@ class Seat:
         if not self.settings.log_dir:
             return
         values = {k: float(v) for k, v in self._trainer.callback_metrics.items() if v.numel() == 1}
-        with closing(Node.reopen_log(self.settings.log_dir, self.settings.node)) as run_log:
+        with closing(run_log_of(self.settings.log_dir, self.settings.node)) as run_log:
             run_log.write("metrics", stage=str(self._trainer.state.fn.value), values=values)

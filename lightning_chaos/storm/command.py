@@ -30,6 +30,22 @@ REPORT = "report.html"
 )
 @click.option("--seed", type=int, default=7, show_default=True, help="Of the faults drawn.")
 @click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(min=0.5),
+    default=8.0,
+    show_default=True,
+    help="Seconds between two faults, on average.",
+)
+@click.option(
+    "--ended",
+    "most_ended",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Most faults that end a process.",
+)
+@click.option(
     "--faults",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with the faults, instead of drawn ones.",
@@ -53,6 +69,8 @@ def storm(
     nodes: int,
     minutes: float,
     seed: int,
+    every_s: float,
+    most_ended: int,
     faults: Path | None,
     rate: float,
     delay: float,
@@ -85,6 +103,8 @@ def storm(
         nodes=nodes,
         minutes=minutes,
         seed=seed,
+        every_s=every_s,
+        most_ended=most_ended,
         faults=faults,
         shape=Shape(rate_mbit=rate, delay_ms=delay),
         directory=directory,

@@ -46,6 +46,8 @@ def prepare(
     nodes: int,
     minutes: float,
     seed: int,
+    every_s: float,
+    most_ended: int,
     faults: Path | None,
     shape: Shape,
     directory: Path,
@@ -58,6 +60,8 @@ def prepare(
         nodes: how many there are at the begin.
         minutes: how long it lasts.
         seed: of the faults that are drawn.
+        every_s: seconds between two of them, on average.
+        most_ended: most of them that end a process.
         faults: YAML file with a schedule, instead of a drawn one.
         shape: what links are like.
         directory: for logs and output; must hold none of an older storm.
@@ -69,7 +73,7 @@ def prepare(
     if any(directory.glob("*.jsonl")):
         raise ConfigError(f"{directory} holds an older storm; name another with --out DIR")
     if faults is None:
-        schedule = storm(seed, names, minutes, shape=shape)
+        schedule = storm(seed, names, minutes, every_s=every_s, most_ended=most_ended, shape=shape)
         if not schedule.faults:
             raise ConfigError(f"{minutes:g} minutes are too short for a storm; take 1 or more")
     else:
@@ -94,7 +98,9 @@ def prepare(
         minutes=minutes,
         shape=shape,
         directory=directory,
-        command=_command(script, script_args, nodes, minutes, seed, faults, shape),
+        command=_command(
+            script, script_args, nodes, minutes, seed, every_s, most_ended, faults, shape
+        ),
     )
 
 
@@ -104,13 +110,18 @@ def _command(
     nodes: int,
     minutes: float,
     seed: int,
+    every_s: float,
+    most_ended: int,
     faults: Path | None,
     shape: Shape,
 ) -> str:
     words = ["lightning-chaos", "storm"]
     words += [] if script is None else ["--script", str(script)]
     words += ["--nodes", str(nodes), "--minutes", f"{minutes:g}"]
-    words += ["--seed", str(seed)] if faults is None else ["--faults", str(faults)]
+    if faults is None:
+        words += ["--seed", str(seed), "--every", f"{every_s:g}", "--ended", str(most_ended)]
+    else:
+        words += ["--faults", str(faults)]
     if shape.rate_mbit is not None:
         words += ["--rate", f"{shape.rate_mbit:g}"]
     words += ["--delay", f"{shape.delay_ms:g}"]

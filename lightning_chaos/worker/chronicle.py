@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -65,6 +67,16 @@ class Chronicle:
             **({} if plain else {"plan": msgspec.to_builtins(view.plan)}),
         )
 
+    def held(self, view: View, round_: int, seconds: float) -> None:
+        """Before that round this worker stood still for the view's learners."""
+        self._run_log.write(
+            "hold",
+            round=round_,
+            epoch=view.epoch,
+            seconds=seconds,
+            serving=[m.node for m in view.learners],
+        )
+
     def frozen(self) -> None:
         """From now on this worker completes nothing."""
         self._frozen_at = time.monotonic()
@@ -97,3 +109,18 @@ class Chronicle:
         """Training is over everywhere after the last operation."""
         self.all_stable()
         self._run_log.write("final", **fields)
+
+
+def run_log_of(directory: str, node: str) -> RunLog:
+    """The run log of a node, a file of its name.
+
+    Args:
+        directory: of all nodes' logs; '' for one that writes nothing.
+        node: name of the node.
+    """
+    return RunLog(Path(directory) / f"{_file_name(node)}.jsonl" if directory else None, node)
+
+
+def _file_name(node: str) -> str:
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in node)
+    return safe if safe == node else f"{safe}-{hashlib.sha256(node.encode()).hexdigest()[:6]}"

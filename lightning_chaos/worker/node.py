@@ -1,58 +1,34 @@
 """What training sees of its node: one object with plain, blocking calls.
 
-The node owns the I/O thread and, on it, the present :class:`Station`.  Every call here is made
-by the training thread; it waits on the loop's side, where every wait has its own bound or is
-ended by a view change.
+Every call here is made by the training thread; it waits on the side of the I/O thread, where the
+present :class:`Station` lives and every wait has its own bound or is ended by a view change.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import logging
-import os
 import ssl
-import threading
-from collections.abc import Callable, Collection, Coroutine
-from concurrent.futures import Future
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import Any
 
-import msgspec
-
-from lightning_chaos.collective.roots import Floats
-from lightning_chaos.errors import (
-    ChaosError,
-    JoinError,
-    NodeLost,
-    PeerGone,
-    StateDeclined,
-    StateError,
-)
-from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
-from lightning_chaos.protocol.local import AskSeat, Pulling, Standing
+from lightning_chaos.protocol.local import AskSeat, Standing
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import Member, OpId, Past, Uid, View
 from lightning_chaos.replication.image import StateImage
-from lightning_chaos.replication.puller import pull
-from lightning_chaos.replication.values import Progress, Pulled, Source
-from lightning_chaos.transport.address import Address
+from lightning_chaos.replication.values import Progress, Pulled
 from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import open_door
+from lightning_chaos.worker import between, ending, joining
+from lightning_chaos.worker.chronicle import run_log_of
+from lightning_chaos.worker.incarnations import Incarnations
+from lightning_chaos.worker.outfit import Wiring
+from lightning_chaos.worker.restarts import Restarts
+from lightning_chaos.worker.sequence import OperationSequence
 from lightning_chaos.worker.settlement import Settled, settle
-from lightning_chaos.worker.station import Station
-from lightning_chaos.worker.turns import Hold, Outcome, Turn
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
-END_BOUND_S = 5.0
-PULL_STALL_S = 5.0
-MAX_STATE_BYTES = 1 << 40
-ASSUMED_RATE_BYTES_PER_S = 125e6
+from lightning_chaos.worker.turns import Hold, Turn
 
 
-class Node:
+class Node(OperationSequence):
     """This machine's share of the run, as the training thread uses it.
 
     Args:
@@ -79,48 +55,23 @@ class Node:
         dial_tls: ssl.SSLContext | None = None,
         accept_tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._config = config
-        self._rate = rate_bytes_per_s
-        self._dialler, self._dial_tls, self._accept_tls = dialler, dial_tls, accept_tls
-        self._door = open_door(config.host, port)
-        path = Path(run_log) / f"{_file_name(config.node)}.jsonl" if run_log else None
-        self._run_log = RunLog(path, config.node)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-io")
-        self._thread.start()
-        self._leaving = False
-        self._station = self._new_station()
-        self._round = -1
-        self._k = 0
-        self._open = ""
-        """Label of the operation begun and not ended, if any."""
+        self._wiring = Wiring(
+            dialler=dialler,
+            dial_tls=dial_tls,
+            accept_tls=accept_tls,
+            rate_bytes_per_s=rate_bytes_per_s,
+        )
+        door = open_door(config.host, port)
+        self._run_log = run_log_of(run_log, config.node)
+        super().__init__(Incarnations(config, door, self._wiring, self._run_log, self._note_stop))
+        self._rates: dict[str, float] = {}
+        """Of links from other nodes, bytes/s, as earlier pulls have shown them."""
         self._in_step = False
         self.stop_asked = ""
         """Why somebody asked the whole run to end, '' if nobody did."""
 
-    def _new_station(self) -> Station:
-        return Station(
-            config=self._config,
-            door=self._door,
-            dialler=self._dialler,
-            dial_tls=self._dial_tls,
-            accept_tls=self._accept_tls,
-            rate_bytes_per_s=self._rate,
-            run_log=self._run_log,
-            on_stop=self._note_stop,
-        )
-
     def _note_stop(self, reason: str) -> None:
         self.stop_asked = reason
-
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run on the loop and wait; an interrupt of the training thread cancels it."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -131,16 +82,7 @@ class Node:
             JoinError: neither was possible.
             RunFinished: the run is over.
         """
-        standing = self._call(self._station.open())
-        self._run_log.write(
-            "start",
-            uid=standing.me.uid,
-            pid=os.getpid(),
-            peer_pid=self._station.peer_pid,
-            address=standing.me.address,
-            run=self._config.run,
-        )
-        return standing
+        return self._life.open()
 
     def open_again(self, past: Past, restarts: Restarts) -> Standing:
         """After this incarnation fell out of the run: a new peer, a new incarnation.
@@ -155,47 +97,11 @@ class Node:
             RunFinished: the run is over.
         """
         self._in_step = False
-        before = self._station
-        self._call(before.aclose(before.apart))
-        last = before.course.view
-        where = before.where or tuple(m.address for m in last.members if m.uid != before.me.uid)
-        self._config = msgspec.structs.replace(
-            self._config,
-            base_epoch=last.epoch,
-            generation=last.generation,
-            past=past,
-            known=where,
-            gather=False,
-        )
-        standing = self._open_station(restarts)
-        if not standing.newcomer:
-            self._tell(lambda station: station.go_on_from(before))
-        return standing
-
-    def _open_station(self, restarts: Restarts) -> Standing:
-        while True:
-            self._station = self._new_station()
-            if self._leaving:  # told to the last incarnation only
-                self._tell(Station.leave)
-            try:
-                return self.open()
-            except PeerGone as gone:
-                restarts.use(str(gone))
-                self._call(self._station.aclose(str(gone)))
+        return self._life.open_again(past, restarts)
 
     def close(self, reason: str = "the worker ends") -> None:
         """Say goodbye and give back every thread, process and socket; may be called twice."""
-        if not self._thread.is_alive():
-            return
-        try:
-            self._call(self._station.aclose(reason))
-        finally:
-            self._run_log.write("end", reason=reason)
-            self._run_log.close()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._door.close()
+        self._life.close(reason)
 
     # ---- what is known ---------------------------------------------------------------------
 
@@ -212,7 +118,7 @@ class Node:
     @property
     def uid(self) -> Uid:
         """This incarnation."""
-        return self._station.me.uid
+        return self._station.outfit.me.uid
 
     @property
     def apart(self) -> str:
@@ -223,11 +129,6 @@ class Node:
     def in_step(self) -> bool:
         """Collective operations go to the other members; else they are this node's own."""
         return self._in_step and not self._station.apart
-
-    @property
-    def round(self) -> int:
-        """The round that has begun, -1 before the first."""
-        return self._round
 
     @property
     def waiting(self) -> str:
@@ -255,10 +156,7 @@ class Node:
         if at_round >= 0:
             self.log("asks", round=at_round)
         self.log("ready")
-        self._tell(lambda station: station.tell_peer(AskSeat(fingerprint, at_round, samples)))
-
-    def _tell(self, work: Callable[[Station], None]) -> None:
-        self._loop.call_soon_threadsafe(work, self._station)
+        self._life.tell(lambda station: station.tell_peer(AskSeat(fingerprint, at_round, samples)))
 
     def turn(self, samples: int = 0) -> Turn:
         """What may be done at the begin of the next round; waits until it is known.
@@ -266,7 +164,7 @@ class Node:
         Args:
             samples: committed by all rounds so far, over all data epochs.
         """
-        return self._call(self._station.turn(self._round + 1, samples))
+        return self._life.call(between.turn(self._station, self._round + 1, samples))
 
     def begin_round(self) -> int:
         """After a :class:`Go`: the round has begun; its number."""
@@ -280,116 +178,10 @@ class Node:
             hold: as :meth:`turn` gave it.
             image: the state, or why there is none.
         """
-        self._call(self._hold(hold, image))
-
-    async def _hold(self, hold: Hold, image: StateImage | str) -> None:
-        begun, donor, learners = self._loop.time(), self._station.donor, hold.view.learners
-        if isinstance(image, str):
-            donor.decline(image, [m.uid for m in learners])
-        else:
-            donor.offer(image, [m.uid for m in learners])
-        try:
-            await self._station.hold(hold)
-        finally:
-            donor.withdraw()
-            self.log(
-                "hold",
-                round=self._round + 1,
-                epoch=hold.view.epoch,
-                seconds=self._loop.time() - begun,
-                serving=[m.node for m in learners],
-            )
-
-    # ---- operations ------------------------------------------------------------------------
-
-    @property
-    def last_operation(self) -> OpId:
-        """Number of the last operation finished here; all members' between two rounds."""
-        return self._station.last_operation
-
-    def operate(
-        self,
-        label: str,
-        blob: bytes = b"",
-        vector: Floats | None = None,
-        weight: float = 0.0,
-        buckets: tuple[tuple[int, int], ...] | None = None,
-    ) -> Outcome | None:
-        """Run the next operation of this round with the other members.
-
-        Args:
-            label: kind and call site; the same at all members.
-            blob: this member's part of the header.
-            vector: float32, flat, multiplied by ``weight``; or None.
-            weight: of this member in the mean.
-            buckets: (offset, length) in bytes, tiling the vector.
-
-        Returns:
-            None when this node has fallen out of the run.
-
-        Raises:
-            OperationMismatch: members asked for different operations.
-            ChaosError: asked for within another operation, that is by a hook inside backward.
-        """
-        if self._open:
-            raise ChaosError(
-                f"{label} was asked for during backward, while {self._open} are being reduced: "
-                "no collective can run there. Use it in training_step or on_after_backward"
-            )
-        op = self._next_op()
-        return self._call(
-            self._station.operations.operate(op, label, blob, vector, weight, buckets)
-        )
-
-    def _next_op(self) -> OpId:
-        op = OpId(self._round, self._k)
-        self._k += 1
-        return op
-
-    def begin_operation(
-        self,
-        label: str,
-        vector: Floats,
-        weight: float,
-        buckets: tuple[tuple[int, int], ...],
-    ) -> None:
-        """Begin the next operation of this round before its contribution is there; returns at once.
-
-        :meth:`give` and :meth:`end_operation` bring it.
-
-        Args:
-            label: as for :meth:`operate`; the others too.
-            vector: each bucket must keep its values from when it is given until the end.
-            weight: of this member in the mean.
-            buckets: (offset, length) in bytes, tiling the vector.
-        """
-        op, self._open = self._next_op(), label
-        self._tell(lambda station: station.operations.begin(op, label, vector, weight, buckets))
-
-    def give(self, bucket: int) -> None:
-        """That bucket of the operation begun has its values; returns at once."""
-        self._tell(lambda station: station.operations.give(bucket))
-
-    def end_operation(self, blob: bytes) -> Outcome | None:
-        """Contribute the rest of the operation begun, and wait for its end; see :meth:`operate`.
-
-        Args:
-            blob: this member's part of the header.
-        """
-        label, self._open = self._open, ""
-        return self._call(self._station.operations.end(label, blob))
-
-    @property
-    def operation_begun(self) -> bool:
-        """Between :meth:`begin_operation` and :meth:`end_operation`."""
-        return bool(self._open)
-
-    def record(self, op: OpId, **fields: Any) -> None:
-        """Write a round to the run log as soon as it is stable."""
-        self._tell(lambda station: station.record(op, fields))
+        self._life.call(between.hold(self._station, hold, image, self._round + 1))
 
     def settle(self, image: StateImage | None, trusted: Collection[Uid]) -> Settled | None:
-        """Between two rounds: compare states; who differs takes what is right.
+        """Compare states with the other members; who differs pulls what is right.
 
         Args:
             image: this member's state, None if it cannot be laid out; then it is not compared.
@@ -399,10 +191,12 @@ class Node:
             None when this node has fallen out of the run.
         """
 
-        async def pull_from(members: Collection[Member]) -> Pulled:
-            return await self._pull_from(members, image, lambda _: None)
+        async def pull(donors: Collection[Member]) -> Pulled:
+            return await joining.pull_from(
+                self._station, self._wiring, donors, image, self._rates, lambda _: None
+            )
 
-        return self._call(settle(self._station, image, trusted, self._next_op, pull_from))
+        return self._life.call(settle(self._station, image, trusted, self._next_op, pull))
 
     # ---- joining, leaving, ending ----------------------------------------------------------
 
@@ -417,51 +211,11 @@ class Node:
         Raises:
             JoinError: the run does not take this node, or has lost it again.
         """
-        view = self._call(self._station.learn())
-        pulled = self._call(self._pull(view, held(), show))
+        view = self._life.call(joining.learn(self._station))
+        work = joining.pull_state(self._station, self._wiring, view, held(), self._rates, show)
+        pulled = self._life.call(work)
         self._round = view.switch - 1
         return pulled
-
-    async def _pull(self, view: View, held: StateImage, show: Callable[[Progress], None]) -> Pulled:
-        def tell(progress: Progress) -> None:
-            self._station.course.pulling = True
-            self._station.tell_peer(Pulling(progress.bytes, progress.total))
-            show(progress)
-
-        try:
-            return await self._pull_from(view.members, held, tell)
-        except StateDeclined as error:
-            raise JoinError(str(error)) from None
-        except StateError as error:
-            # All donors let go of it: the run has gone on, so another incarnation may try.
-            self._station.fall_out(str(error))
-            raise JoinError(str(error)) from None
-
-    async def _pull_from(
-        self,
-        members: Collection[Member],
-        held: StateImage | None,
-        progress: Callable[[Progress], None],
-    ) -> Pulled:
-        rate, view = self._rate or ASSUMED_RATE_BYTES_PER_S, self.view
-        sources = [
-            Source(m.uid, m.node, Address(m.host, m.port), rate)
-            for m in members
-            if m.uid != self.uid and view.joins(m.uid, self.uid)
-        ]
-        work = pull(
-            sources,
-            run=self._config.run,
-            uid=self.uid,
-            local_from=next((source.uid for source in sources), ""),
-            dialler=self._dialler,
-            tls=self._dial_tls,
-            held=held,
-            progress=progress,
-            stall_s=PULL_STALL_S,
-            max_bytes=MAX_STATE_BYTES,
-        )
-        return await self._station.unless_apart(work)
 
     def take_seat(self, last: OpId) -> None:
         """The state is in place: become a member.
@@ -469,17 +223,16 @@ class Node:
         Raises:
             JoinError: the run has lost this node again.
         """
-        self._call(self._station.take_seat(self.view, last))
+        self._life.call(joining.take_seat(self._station, self.view, last))
 
     def ask_to_leave(self) -> None:
         """Ask to be planned out; safe in a signal handler."""
-        self._leaving = True
-        self._tell(Station.leave)
+        self._life.leave()
 
     def part(self) -> None:
         """Left as planned: wait until the others have let go."""
         self._in_step = False
-        self._call(self._station.part_from_others(END_BOUND_S))
+        self._life.call(ending.part_from_others(self._station))
 
     def finish(self, final: dict[str, Any]) -> None:
         """Training is over here after the present round; wait for the others.
@@ -488,39 +241,4 @@ class Node:
             final: what the run log says of the end, once the last round is stable.
         """
         self._in_step = False
-        self._call(self._station.finish(self._round, final, END_BOUND_S))
-
-    @staticmethod
-    def reopen_log(directory: str, node: str) -> RunLog:
-        """The run log of a node that is closed."""
-        return RunLog(Path(directory) / f"{_file_name(node)}.jsonl", node)
-
-
-class Restarts:
-    """How often a node may fall out of the run and come back."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._left = most
-
-    def use(self, reason: str) -> None:
-        """One more time, because of that.
-
-        Raises:
-            NodeLost: that was once too often without a round between.
-        """
-        if self._left == 0:
-            raise NodeLost(
-                f"this node fell out of the run {self._most + 1} times without finishing a round "
-                f"between, the last time because: {reason}"
-            )
-        self._left -= 1
-
-    def reset(self) -> None:
-        """A round was finished."""
-        self._left = self._most
-
-
-def _file_name(node: str) -> str:
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in node)
-    return safe if safe == node else f"{safe}-{hashlib.sha256(node.encode()).hexdigest()[:6]}"
+        self._life.call(ending.finish(self._station, self._round, final))

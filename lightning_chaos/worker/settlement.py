@@ -57,7 +57,7 @@ async def settle(
     Returns:
         None when this node has fallen out of the run.
     """
-    me, donor, operations = station.me.uid, station.donor, station.operations
+    me, donor, operations = station.outfit.me.uid, station.donor, station.operations
     root = b""
     if image is not None:
         root = image.manifest.root

@@ -124,9 +124,9 @@ def main() -> None:
     parser.add_argument("--mistake", choices=["error", "collective"], default="error")
     args = parser.parse_args()
 
-    import lightning_chaos.worker.station as station
+    import lightning_chaos.worker.outfit as outfit
 
-    station.Exchange = Watched  # type: ignore[misc]
+    outfit.Exchange = Watched  # type: ignore[misc]
     torch.set_num_threads(1)
     pl.seed_everything(7, verbose=False)
     data = TensorDataset(torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1)))

@@ -70,17 +70,33 @@ class Lineages(Invariants):
             first._views[said.view.epoch] = said.view
             first.decisions[said.view.epoch] = said.decision
 
-    def dropped_out(self, node: Node) -> None:
+    def dropped_out(self, node: Node, said: local.Removed) -> None:
         """Not all give up: somebody of those that it has met is left, or has died.
 
+        And nobody gives more samples up than those have for whom it does.
+
         Raises:
-            Violation: they have given up too.
+            Violation: they have given up too, or have fewer.
         """
         self._out.add(node.uid)
         met = node.peer._standing.islands.known.values()
+        for view in met:
+            if tuple(member.address for member in view.members) == said.where:
+                self._worth_it(node, view)
         others = sorted({uid for view in met for uid in view.uids} & self._out - {node.uid})
         if others and not self.members():
             raise Violation(f"{node.uid} gives up, and so have {', '.join(others)}: nobody is left")
+
+    def _worth_it(self, node: Node, other: View) -> None:
+        """What the members there have now, against what was claimed here."""
+        claim = node.peer.view.lineage.claim if node.peer.view is not None else None
+        there = self._named(other.lineage.name).members()
+        most = max((n.worker.training.samples for n in there), default=None)
+        if claim is not None and most is not None and claim.samples > most:
+            raise Violation(
+                f"{node.uid} gives up a state with {claim.samples} samples for that of "
+                f"{other.lineage.story}, which has {most}"
+            )
 
     def after_step(self, node: Node) -> None:
         """See the base class."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lightning_chaos.protocol import events
 from lightning_chaos.protocol.membership import Membership
-from lightning_chaos.protocol.standing import Role
+from lightning_chaos.protocol.standing import ACTIVE
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.testing.simulator.worker import Worker
 
@@ -44,28 +44,25 @@ class Node:
     """Workers whose data link was lost, and until when it is dialled anew."""
     given_up: set[Uid] = field(default_factory=set)
     """Workers to which its view has no link."""
+    uid: Uid = field(init=False)
+    """Identity of the incarnation."""
+    name: str = field(init=False)
+    """Of the node."""
     to_worker_at: float = 0.0
     to_peer_at: float = 0.0
     search_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.uid, self.name = self.me.uid, self.me.node
 
     def time(self, now: float) -> float:
         """What its clock shows."""
         return self.ahead + self.rate * now
 
     @property
-    def uid(self) -> Uid:
-        """Identity of the incarnation."""
-        return self.me.uid
-
-    @property
-    def name(self) -> str:
-        """Of the node."""
-        return self.me.node
-
-    @property
     def member(self) -> bool:
         """It takes part in the run, as far as its own peer knows."""
-        return self.peer_alive and self.peer.role in (Role.MEMBER, Role.LEAVING)
+        return self.peer_alive and self.peer.role in ACTIVE
 
     @property
     def alive(self) -> bool:

@@ -172,7 +172,7 @@ class World:
         """SIGSTOP for so long."""
         node.paused_until = self.clock.now + seconds
         self.troubles.note(node.name, seconds=seconds)
-        self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick()))
+        self.clock.after(seconds + 0.001, lambda: self.give(node, events.Tick(late_s=seconds)))
 
     def _act(self, node: Node, action: events.Action) -> None:
         match action:
@@ -196,7 +196,7 @@ class World:
         if isinstance(message, local.Install):
             self.invariants.installed(node, message)
         if isinstance(message, local.Removed) and isinstance(self.invariants, Lineages):
-            self.invariants.dropped_out(node)
+            self.invariants.dropped_out(node, message)
         if isinstance(message, local.Standing) and not message.newcomer:
             self.invariants.founded(node)
         if not isinstance(message, QUIET):

@@ -1,0 +1,189 @@
+"""What other peers say, and to which part of this one each of it goes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lightning_chaos.errors import WireError
+from lightning_chaos.protocol import local
+from lightning_chaos.protocol.agreement import Agreement
+from lightning_chaos.protocol.arrival import Arrival
+from lightning_chaos.protocol.events import Level
+from lightning_chaos.protocol.messages import (
+    Abort,
+    Accept,
+    Ack,
+    AnyMessage,
+    AskCommit,
+    Carry,
+    Commit,
+    FlushRequest,
+    Introduce,
+    JoinReady,
+    JoinRequest,
+    LastWord,
+    LeaveRequest,
+    Nack,
+    Offer,
+    Prepare,
+    Refuse,
+    Status,
+    StopRequest,
+    Unreachable,
+    ViewNews,
+    Withdraw,
+    decode,
+)
+from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.values import Uid, View
+
+
+class Hearing:
+    """Takes the messages of others in, straight or carried.
+
+    Args:
+        standing: shared with the other parts of this peer.
+        arrival: for what candidates and views of strangers are about.
+        agreement: for what views are agreed by.
+    """
+
+    def __init__(self, standing: Standing, arrival: Arrival, agreement: Agreement) -> None:
+        self._standing = standing
+        self._arrival = arrival
+        self._agreement = agreement
+        self._evidence = standing.evidence
+
+    def nothing_new(self, sender: Uid, message: AnyMessage) -> bool:
+        """A heartbeat that tells a member no more than the one before but the round; it is noted.
+
+        Most of what comes in is that, and nothing that a member does depends on others' rounds.
+        """
+        standing, view = self._standing, self._standing.view
+        if not isinstance(message, Status) or standing.role is not Role.MEMBER or view is None:
+            return False
+        before = standing.statuses.get(sender)
+        if before is None or self._evidence.silent(sender) or message.epoch != view.epoch:
+            return False
+        standing.statuses[sender] = message
+        same = (before.epoch, before.finished) == (message.epoch, message.finished)
+        return same and self._evidence.told(sender, message.unreachable)
+
+    def hear(self, sender: Uid, message: AnyMessage) -> None:
+        """Give it to the part that it is for."""
+        match message:
+            case Status():
+                self._on_status(sender, message)
+            case ViewNews(view=view):
+                self._arrival.news(sender, view)
+            case Offer() | Accept() | Withdraw():
+                self._arrival.heard(sender, message)
+            case Introduce(members=members):
+                self._arrival.introduced(members)
+            case Refuse(reason=reason, setting=setting):
+                if self._standing.role is Role.NEWCOMER:
+                    self._standing.role = Role.OUT
+                    self._standing.tell(local.Refused(reason, setting))
+            case JoinRequest() | JoinReady() | LeaveRequest() | FlushRequest():
+                if self._standing.active:
+                    self._on_request(sender, message)
+            case Unreachable(epoch=epoch, uids=uids):
+                self._on_unreachable(sender, epoch, uids)
+            case LastWord(uid=uid, reason=reason):
+                self._on_last_word(sender, uid, reason)
+            case Prepare():
+                self._agreement.on_prepare(sender, message)
+            case Ack():
+                self._agreement.on_ack(sender, message)
+            case Nack():
+                self._agreement.on_nack(sender, message)
+            case Commit():
+                self._on_commit(sender, message)
+            case Abort(ballot=ballot):
+                self._standing.acceptor.abort(ballot)
+            case AskCommit(epoch=epoch):
+                self._agreement.pass_commit(sender, epoch)
+            case Carry():
+                self._on_carry(sender, message)
+            case StopRequest(reason=reason):
+                self._standing.tell(local.Stop(reason))
+            case _:
+                pass
+
+    def _on_carry(self, hop: Uid, carry: Carry) -> None:
+        """Take in what is for this peer; pass on what is not."""
+        standing = self._standing
+        if carry.origin == standing.me.uid:
+            return
+        standing.routes.came(carry.origin, hop)
+        if carry.to != standing.me.uid:
+            further = standing.hop(carry.to)
+            if further is not None and further != hop and carry.hops > 1:
+                standing.pass_on(further, msgspec.structs.replace(carry, hops=carry.hops - 1))
+            return
+        try:
+            message = decode(carry.content)
+        except WireError as error:
+            standing.log(f"{hop} passed on what is no message: {error}", Level.WARNING)
+            return
+        if not isinstance(message, Carry):
+            self._evidence.carried(standing.now, carry.origin)
+            self.hear(carry.origin, message)
+
+    def _on_request(
+        self, sender: Uid, message: JoinRequest | JoinReady | LeaveRequest | FlushRequest
+    ) -> None:
+        wishes = self._agreement.lead.drafts.wishes
+        match message:
+            case JoinRequest(member=member, unreachable=uids):
+                self._evidence.others_say(self._standing.now, member.uid, uids)
+                wishes.join(self._standing.now, message)
+            case JoinReady(round=round_):
+                wishes.learner_ready(sender, round_)
+            case LeaveRequest(uid=uid):
+                wishes.leave(uid)
+            case FlushRequest(epoch=epoch, reason=reason):
+                view = self._standing.view
+                if view is not None and epoch == view.epoch:
+                    self._agreement.lead.want_flush(reason)
+
+    def _on_status(self, sender: Uid, status: Status) -> None:
+        standing, view = self._standing, self._standing.view
+        standing.statuses[sender] = status
+        outside = (Role.SEARCHING, Role.NEWCOMER, Role.LEARNER)
+        if status.finished >= 0 and standing.role in outside:
+            standing.role = Role.OUT
+            standing.tell(local.RunOver(status.finished))
+        elif view is not None and view.find(sender) is None and standing.islands.has(sender):
+            return  # its epochs are of another lineage
+        elif view is not None and status.epoch > view.epoch:
+            standing.send(sender, AskCommit(status.epoch))
+        else:
+            self._on_unreachable(sender, status.epoch, status.unreachable)
+
+    def _on_unreachable(self, sender: Uid, epoch: int, uids: tuple[Uid, ...]) -> None:
+        view = self._standing.view
+        if view is not None and epoch == view.epoch:
+            self._evidence.others_say(self._standing.now, sender, uids)
+
+    def _on_commit(self, sender: Uid, commit: Commit) -> None:
+        view = commit.proposal.view
+        if self._standing.view is None or (self._standing.foreign(view) and not self._admits(view)):
+            self._arrival.news(sender, view)
+        else:
+            self._agreement.install(commit)
+
+    def _admits(self, view: View) -> bool:
+        """A view of another lineage that gives this newcomer a place."""
+        return self._standing.role is Role.NEWCOMER and view.find(self._standing.me.uid) is not None
+
+    def _on_last_word(self, sender: Uid, uid: Uid, reason: str) -> None:
+        if uid == self._standing.me.uid:
+            return
+        known = uid in self._evidence.dead
+        self._evidence.declare_dead(uid, reason)
+        if sender == uid and not known:
+            self._standing.log(f"{uid} said its last word: {reason}")
+            # Not everybody may have heard it, and it cannot be asked again.
+            for other in self._standing.linked:
+                if other != uid:
+                    self._standing.send(other, LastWord(uid, reason))
