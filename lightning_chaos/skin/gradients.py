@@ -14,15 +14,15 @@ from typing_extensions import override
 from lightning_chaos.collective.flat import Buckets
 from lightning_chaos.collective.reducer import Contribution
 from lightning_chaos.collective.roots import mark_of
+from lightning_chaos.skin.drift import Drift
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
-from lightning_chaos.skin.rounds import Rounds
 from lightning_chaos.worker.turns import Outcome
 
 _LABEL = "gradients"
 _HOOK = "on_after_backward"
 
 
-class Gradients(Rounds):
+class Gradients(Drift):
     """Replaces every member's own gradients by those of all, once a round."""
 
     def __init__(self, **lightning: Any) -> None:
@@ -144,6 +144,7 @@ class Gradients(Rounds):
             [h.values for h in headers],
         )
         samples.commit([h.slices for h in headers])
+        self._compare(outcome, [h.digest for h in headers])
         self._record(outcome, headers)
         self._activate_buffers(headers, weight)
         self._tell(outcome.view)
@@ -159,7 +160,15 @@ class Gradients(Rounds):
         loss = self._loss_sum * share / weight if weight else None
         self._loss_sum = 0.0
         stop = bool(self.node.stop_asked)
-        header = RoundHeader(samples.slice, given.used, given.buffers, given.values, stop, loss)
+        header = RoundHeader(
+            slices=samples.slice,
+            used=given.used,
+            buffers=given.buffers,
+            values=given.values,
+            stop=stop,
+            loss=loss,
+            digest=self._take_digest(),
+        )
         return encode_header(header), given, weight
 
     def _activate_buffers(self, headers: list[RoundHeader], weight: float) -> None:

@@ -10,6 +10,7 @@ from lightning_chaos.errors import RunFinished, StateError
 from lightning_chaos.protocol.values import Past
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.skin import handover, promotion
+from lightning_chaos.skin.origin import platform_of
 from lightning_chaos.skin.seat import Seat
 from lightning_chaos.skin.threads import share_processor
 from lightning_chaos.worker.turns import Apart, Go, Gone, Hold, Outcome
@@ -136,6 +137,7 @@ class Rounds(Seat):
         shared, local = handover.take(self._trainer)
         shared["samples"] = self._samples.state_dict()
         shared["reducer"] = self._reducer.state_dict()
+        local["platform"] = platform_of(self.root_device)
         return shared, local
 
     def take_over(self, shared: Any, local: Any) -> None:
