@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.housemates import Housemates
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key
+from lightning_chaos.peer.planner import Planner
 from lightning_chaos.peer.quest import Quest
 from lightning_chaos.peer.ward import Ward
 from lightning_chaos.protocol import local
@@ -31,6 +33,7 @@ from lightning_chaos.protocol.events import (
     ProcessGone,
     Quit,
     Redial,
+    Replan,
     Send,
     Tell,
     Tick,
@@ -43,7 +46,9 @@ from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.relayed import dialler_for
 
 TICKS = 20
-"""In one timeout."""
+"""In one timeout, and between two words that the worker's peer lives."""
+LONGEST_BEAT_S = 1.0
+"""However long the timeout is, the worker hears at least so often that its peer lives, seconds."""
 _FLUSH_S = 1.0
 _LEVELS = {
     Level.DEBUG: logging.DEBUG,
@@ -102,6 +107,7 @@ class Driver:
         self._events: deque[Event] = deque()
         self._stepping = False
         self._over = asyncio.Event()
+        self._planner = Planner(self._feed)
         self._housemates = Housemates(self.me.machine)
         self._ward = Ward(worker, linger_s=config.linger_s, feed=self._feed, over=self._over.set)
 
@@ -117,7 +123,7 @@ class Driver:
                 doorkeeper = self._furnish(group)
                 loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
                 jobs = (
-                    *(doorkeeper.run(), self._tick(), self._ward.hear()),
+                    *(doorkeeper.run(), self._tick(), self._ward.hear(), self._planner.run()),
                     *(self._quest.run(), self._quest.seek()),
                 )
                 tasks = [group.create_task(job) for job in jobs]
@@ -189,6 +195,8 @@ class Driver:
                 self._worker.send(local.encode_local(message))
                 if isinstance(message, local.Refused | local.Removed | local.RunOver):
                     self._quest.hide()
+            case Replan():
+                self._planner.ask(action)
             case Log(level=level, text=text):
                 _logger.log(_LEVELS[level], "%s", text)
             case Quit(reason=reason):
@@ -219,8 +227,10 @@ class Driver:
     # ---- time ------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        tick_s = self._membership.timeouts.least_s / TICKS
-        while True:
+        tick_s = min(LONGEST_BEAT_S, self._membership.timeouts.least_s) / TICKS
+        for count in itertools.count():
+            if count % TICKS == 0:
+                self._worker.send(local.encode_local(local.Beat()))
             due = self._clock() + tick_s
             await asyncio.sleep(tick_s)
             now = self._clock()

@@ -11,7 +11,7 @@ import msgspec
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import Ballot, Decision, Member, Report, Uid, View
+from lightning_chaos.protocol.values import Ballot, Decision, Host, Member, Report, Uid, View
 
 
 class Local(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -31,6 +31,10 @@ class Standing(Local, frozen=True, array_like=True, tag=True):
     """Highest round known to be begun, -1 before the first."""
     told: tuple[int, int] = (-1, 0)
     """Generation and rounds of the last round that any candidate's run logs tell of."""
+
+
+class Beat(Local, frozen=True, array_like=True, tag=True):
+    """The peer lives; said every timeout, at least every second."""
 
 
 class Permit(Local, frozen=True, array_like=True, tag=True):
@@ -167,6 +171,17 @@ class Allowance(Local, frozen=True, array_like=True, tag=True):
     seconds: float
 
 
+class Measured(Local, frozen=True, array_like=True, tag=True):
+    """What this worker's data links carry, as far as that is known."""
+
+    rates: dict[Uid, float]
+    """Of what comes from each, bytes/s."""
+    total_bytes: int
+    """Of the longest vector that is reduced."""
+    host: Host | None = None
+    """How its machine is doing."""
+
+
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):
     """A frame of an epoch that this worker has not installed came from that member."""
 
@@ -199,6 +214,7 @@ class Farewell(Local, frozen=True, array_like=True, tag=True):
 
 AnyLocal = (
     Standing
+    | Beat
     | Permit
     | Freeze
     | Install
@@ -218,6 +234,7 @@ AnyLocal = (
     | Broken
     | Late
     | Allowance
+    | Measured
     | SawEpoch
     | Word
     | Leaving

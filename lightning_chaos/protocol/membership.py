@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from lightning_chaos.protocol import local
 from lightning_chaos.protocol.agreement import Agreement
 from lightning_chaos.protocol.arrival import Arrival
 from lightning_chaos.protocol.events import (
@@ -26,6 +27,7 @@ from lightning_chaos.protocol.events import (
     Linked,
     ProcessGone,
     Redial,
+    Replanned,
     Searched,
     Tick,
     Unlinked,
@@ -90,7 +92,8 @@ class Membership:
         )
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
-        self._hearing = Hearing(self._standing, self._arrival, self._agreement)
+        self._survey = self._agreement.survey
+        self._hearing = Hearing(self._standing, self._arrival, self._agreement, self._survey)
         self._service = Service(
             self._standing,
             self._requests,
@@ -173,6 +176,10 @@ class Membership:
                     self._hear(sender, message)
             case Searched():
                 self._arrival.searched(event)
+            case FromWorker(message=local.Measured() as said):
+                self._survey.measured(said)
+            case Replanned():
+                self._survey.worked_out(event)
             case FromWorker(message=said):
                 self._service.hear(said)
             case WorkerGone(reason=reason):
@@ -200,6 +207,7 @@ class Membership:
         self._evidence.linked(standing.now, member.uid)
         standing.beat(member.uid)
         if standing.view is not None and standing.view.find(member.uid) is None:
+            self._survey.show(member.uid)
             standing.send(member.uid, ViewNews(standing.view))
         for uid, reason in self._evidence.dead.items():
             if standing.view is not None and standing.view.find(uid) is not None:
@@ -230,6 +238,7 @@ class Membership:
         self._agreement.check_freeze()
         self._agreement.check_superseded()
         self._service.tick()
+        self._survey.tick()
 
     def _company(self) -> Collection[Uid]:
         """Those who must not be silent: for them it waits, or they found the run with it."""
@@ -245,6 +254,8 @@ class Membership:
         self._arrival.check()
         if self.searching:
             self._service.wait(self._arrival.waiting, self._arrival.hint)
+        elif self.role in (Role.NEWCOMER, Role.LEARNER):
+            self._service.wait(self._requests.waiting)
         self._requests.say()
         if standing.view is not None and standing.role in _WITHIN:
             self._agreement.say_unreachable(standing.view)

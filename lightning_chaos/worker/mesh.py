@@ -110,6 +110,11 @@ class Mesh:
         """To whom there is a link now."""
         return frozenset(self._linked)
 
+    @property
+    def rates(self) -> dict[Uid, float]:
+        """See :attr:`DataLinks.rates`."""
+        return self._links.rates
+
     def send(self, action: Send) -> None:
         """Queue a frame."""
         self._links.send(action)

@@ -31,7 +31,7 @@ from lightning_chaos.worker.turns import Outcome
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LATE_CHECK_S = 0.5
+LATE_CHECK_S = 0.2
 SHOW_WAIT_S = 10.0
 
 
@@ -88,6 +88,8 @@ class Operations:
         self.timeout_s = timeout_s
         """How long others may take to hear of a mismatch, seconds; better known later."""
         self._allowance = allowance
+        self.longest_bytes = 0
+        """Of the vectors so far."""
         self._finished: Finished | None = None
         self._failed: ChaosError | None = None
 
@@ -134,6 +136,8 @@ class Operations:
         if not self._owner.may_operate:
             return None
         self._finished = None
+        if vector is not None:
+            self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self.carry_out()
         return await self._outcome(label)
@@ -152,6 +156,7 @@ class Operations:
         if not self._owner.may_operate:
             return
         self._finished = None
+        self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         try:
             self._exchange.open(op, label, vector, weight, buckets)
         except ChaosError as error:
@@ -195,9 +200,7 @@ class Operations:
             self._allowance.works(time.monotonic(), in_round=False)
         if isinstance(done, str):
             return None
-        return Outcome(
-            done.op, done.epoch, done.members, done.weights, done.total, done.blobs, done.result
-        )
+        return Outcome(done.op, done.view, done.weights, done.total, done.blobs, done.result)
 
     def _end(self) -> Finished | str | None:
         if self._failed is not None:

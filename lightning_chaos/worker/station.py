@@ -28,6 +28,7 @@ from lightning_chaos.transport.door import Kind
 from lightning_chaos.worker.allowance import Allowance
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.course import Course
+from lightning_chaos.worker.gauges import tell_gauges
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.news import News
 from lightning_chaos.worker.operations import Operations
@@ -205,6 +206,7 @@ class Station:
         self.standing = standing
         self._outfit = fit_out(standing, self.config, self._wiring, self.chronicle, self)
         self.spawn(self._keep_allowance_told(self._outfit.allowance))
+        self.spawn(tell_gauges(self.mesh, self.operations, self.tell_peer, self.chronicle))
         if not standing.newcomer:
             self.chronicle.in_force(standing.view, "founded", -1)
             self.exchange.install(standing.view, None)

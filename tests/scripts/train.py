@@ -3,7 +3,7 @@
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
-is killed.
+is killed; with ``--seize`` all its threads do.
 With ``--holds`` each node tells of every step (``stepped``), and stands still (``holds``) before
 backward of the step that stands in the file ``hold.<node>`` beside its log, until that is gone.
 The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
@@ -14,6 +14,7 @@ there.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import os
 import time
@@ -125,7 +126,10 @@ class Witness(Callback):
         self.story.write(place, step=step, **fields)
         if f"{NODE}={place}" in self.args.pause and epoch >= PAUSE_EPOCH:
             self.story.write("pauses", place=place, step=step)
-            time.sleep(PAUSE_S)
+            if self.args.seize:
+                ctypes.PyDLL(None).sleep(int(PAUSE_S))  # it keeps the interpreter's lock
+            else:
+                time.sleep(PAUSE_S)
 
 
 class Holder(Callback):
@@ -171,6 +175,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="of the hidden layer")
     parser.add_argument("--holds", action="store_true")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
+    parser.add_argument("--seize", action="store_true")
     parser.add_argument("--compiles", default="")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
