@@ -15,7 +15,7 @@ MAX_OFF_PLAN = 0.10
 MIN_ACCURACY = 0.95
 SAME_IN_ALL_LOGS = (
     "data_epoch",
-    "origin",
+    "epoch",
     "members",
     "weights",
     "ranges",
