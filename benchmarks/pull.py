@@ -136,7 +136,9 @@ def measure(network: Network, total: int, repeat: int) -> list[str]:
         for name, believed in beliefs(rates).items():
             result = asyncio.run(pulled(network, image, believed))
             ratios.setdefault(f"pull, {name}", []).append(result.seconds / bound)
-            predicted.setdefault(f"pull, {name}", []).append(result.predicted_s / result.seconds)
+            if result.predicted_s is not None:
+                ends = predicted.setdefault(f"pull, {name}", [])
+                ends.append(result.predicted_s / result.seconds)
             farthest = max(abs(d.bytes - d.planned_bytes) for d in result.donors)
             off.setdefault(f"pull, {name}", []).append(farthest / total)
     lines = [

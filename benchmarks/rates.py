@@ -131,8 +131,7 @@ def main() -> None:
     repeat = 1 if arguments.smoke else arguments.repeat
     lines = [
         machine(),
-        "Estimate over truth: median (least to most). "
-        f"Round trip {2 * DELAY_MS:g} ms, n = {repeat}.",
+        f"Estimate over truth: median (least to most); round trip of {2 * DELAY_MS:g} ms",
         "",
         "| lab | Mbit/s | train | says nothing | transfer |",
         "|---|---|---|---|---|",

@@ -76,7 +76,7 @@ def test_links_of_their_own_put_every_node_behind_a_relay(tmp_path: Path) -> Non
     screen = io.StringIO()
     settings = Settings(2, path, keep_logs=tmp_path / "kept", limit_s=15.0, links_mbit=(20, 5))
     play(settings, Console(file=screen, width=200))
-    assert "the newcomer's links carry 20, 5 Mbit/s, through a relay" in screen.getvalue()
+    assert "the newcomer's links carry 20, 5 Mbit/s with a round trip of 10 ms" in screen.getvalue()
     for node in ("n1", "n2", "n3"):
         text = (tmp_path / "kept" / "logs" / f"{node}.jsonl").read_text()
         assert '"CHAOS_LINK_RATE":"0"' in text

@@ -85,7 +85,6 @@ def rounds() -> list[LogEvent]:
                 "round": r,
                 "epoch": epoch,
                 "data_epoch": data_epoch,
-                "origin": epoch,
                 "members": [f"{m}/1" for m in members],
                 "weights": [b - a for a, b in pieces],
                 "ranges": [[[a, b]] if b > a else [] for a, b in pieces],

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from cluster_fixtures import MakeCluster
 
 
+@pytest.mark.parametrize("how", ["one thread", "all threads"])
 def test_a_worker_that_hangs_in_a_step_loses_its_seat_and_the_others_go_on(
-    cluster: MakeCluster,
+    cluster: MakeCluster, how: str
 ) -> None:
-    run = cluster("--pause", "b=last round", CHAOS_WORKER_TIMEOUT="1")
+    seize = ["--seize"] if how == "all threads" else []
+    run = cluster("--pause", "b=last round", *seize, CHAOS_WORKER_TIMEOUT="1")
     run.up("a", "b", "c")
     run.wait_told("pauses", "b")
     hung = time.time()

@@ -16,8 +16,8 @@ def test_donors_give_by_the_rates_of_their_links_and_as_planned(
     cluster: MakeCluster, relays: Relays
 ) -> None:
     for node, rate in RATES_MBIT.items():
-        relays.shape(Shape(rate_mbit=rate), node, "n4")
-    run = cluster("--ballast-kb", "48000")
+        relays.shape(Shape(rate_mbit=rate, delay_ms=5), node, "n4")
+    run = cluster("--ballast-kb", "36000")
     for node in RATES_MBIT:
         run.start(node, env={**relays.env_for(node), "CHAOS_MIN_MEMBERS": "3"})
         run.wait_told("start" if node == "n1" else "pull", node)

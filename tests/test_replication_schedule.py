@@ -130,6 +130,7 @@ def test_links_of_which_nothing_is_known_get_equal_parts() -> None:
     pull.schedule.plan([*pull.donors.values()], 0.0)
     first, second = (d.share.planned_bytes for d in pull.donors.values())
     assert first == pytest.approx(second, rel=0.05)
+    assert pull.schedule.predicted_s is None
 
 
 def test_the_plan_made_anew_says_when_the_pull_ends_and_what_each_donor_gives() -> None:
@@ -137,6 +138,7 @@ def test_the_plan_made_anew_says_when_the_pull_ends_and_what_each_donor_gives() 
     pull = VirtualPull(100 * MB, rates, {"a": 6.25e6, "b": 12.5e6, "c": 25e6})
     took = pull.run()
     assert 0.5 < pull.schedule.planned_s < 0.5 * took
+    assert pull.schedule.predicted_s is not None
     assert pull.schedule.predicted_s == pytest.approx(took, rel=0.05)
     for name, one in pull.donors.items():
         assert one.share.planned_bytes == pytest.approx(one.share.bytes, rel=0.1), name

@@ -15,7 +15,7 @@ MAX_OFF_PLAN = 0.10
 MIN_ACCURACY = 0.95
 SAME_IN_ALL_LOGS = (
     "data_epoch",
-    "origin",
+    "epoch",
     "members",
     "weights",
     "ranges",
@@ -60,7 +60,7 @@ class PullFacts:
     planned_s: float | None = None
     """When the last plan was made, seconds since the pull began; None if the log does not say."""
     predicted_s: float | None = None
-    """When it expected the end."""
+    """When it expected the end; None if it knew no rate."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from lightning_chaos.testing.lab.relays import Relays
 
 POLL_S = 0.05
 COMMAND_TIMEOUT_S = 20.0
+LINK_DELAY_MS = 5.0
 OUR_ARGS = ("--padding-mb", "64", "--max-epochs", "10000")
 
 
@@ -71,7 +72,10 @@ class Settings:
         if not self.links_mbit:
             return f"each link paced to {self.link_rate_mbit:g} Mbit/s by our own sender"
         rates = ", ".join(f"{rate:g}" for rate in self.links_mbit)
-        return f"the newcomer's links carry {rates} Mbit/s, through a relay"
+        return (
+            f"the newcomer's links carry {rates} Mbit/s with a round trip of "
+            f"{2 * LINK_DELAY_MS:g} ms, through a relay"
+        )
 
 
 def rates_of(links: str) -> tuple[float, ...]:
@@ -110,7 +114,8 @@ def play(settings: Settings, console: Console) -> Report:
         if settings.links_mbit:
             relays = stack.enter_context(Relays())
             for node, rate in zip(settings.founders, settings.links_mbit, strict=True):
-                relays.shape(Shape(rate_mbit=rate), node, settings.newcomer)
+                shape = Shape(rate_mbit=rate, delay_ms=LINK_DELAY_MS)
+                relays.shape(shape, node, settings.newcomer)
         directory = settings.keep_logs or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-demo-"))
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -45,7 +46,9 @@ from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.relayed import dialler_for
 
 TICKS = 20
-"""In one timeout."""
+"""In one timeout, and between two words that the worker's peer lives."""
+LONGEST_BEAT_S = 1.0
+"""However long the timeout is, the worker hears at least so often that its peer lives, seconds."""
 _FLUSH_S = 1.0
 _LEVELS = {
     Level.DEBUG: logging.DEBUG,
@@ -224,8 +227,10 @@ class Driver:
     # ---- time ------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        tick_s = self._membership.timeouts.least_s / TICKS
-        while True:
+        tick_s = min(LONGEST_BEAT_S, self._membership.timeouts.least_s) / TICKS
+        for count in itertools.count():
+            if count % TICKS == 0:
+                self._worker.send(local.encode_local(local.Beat()))
             due = self._clock() + tick_s
             await asyncio.sleep(tick_s)
             now = self._clock()

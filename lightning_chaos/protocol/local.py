@@ -33,6 +33,10 @@ class Standing(Local, frozen=True, array_like=True, tag=True):
     """Generation and rounds of the last round that any candidate's run logs tell of."""
 
 
+class Beat(Local, frozen=True, array_like=True, tag=True):
+    """The peer lives; said every timeout, at least every second."""
+
+
 class Permit(Local, frozen=True, array_like=True, tag=True):
     """Rounds up to this one may be started, under the views installed so far."""
 
@@ -210,6 +214,7 @@ class Farewell(Local, frozen=True, array_like=True, tag=True):
 
 AnyLocal = (
     Standing
+    | Beat
     | Permit
     | Freeze
     | Install

@@ -254,6 +254,8 @@ class Membership:
         self._arrival.check()
         if self.searching:
             self._service.wait(self._arrival.waiting, self._arrival.hint)
+        elif self.role in (Role.NEWCOMER, Role.LEARNER):
+            self._service.wait(self._requests.waiting)
         self._requests.say()
         if standing.view is not None and standing.role in _WITHIN:
             self._agreement.say_unreachable(standing.view)

@@ -217,7 +217,7 @@ class Service:
             reason, hint = missing, "quorum='any' would go on alone"
             if standing.alone:
                 hint = "quorum='any': soon going on alone"
-        elif not reason and view is not None and self._gated(view):
+        elif not reason and view is not None and standing.active and self._gated(view):
             reason = f"{len(view.members)} of {self._min_members} members are here"
             hint = f"giving up after {self._start_timeout_s:g} s"
         if not reason:

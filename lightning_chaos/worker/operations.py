@@ -31,7 +31,7 @@ from lightning_chaos.worker.turns import Outcome
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LATE_CHECK_S = 0.5
+LATE_CHECK_S = 0.2
 SHOW_WAIT_S = 10.0
 
 
@@ -200,9 +200,7 @@ class Operations:
             self._allowance.works(time.monotonic(), in_round=False)
         if isinstance(done, str):
             return None
-        return Outcome(
-            done.op, done.epoch, done.members, done.weights, done.total, done.blobs, done.result
-        )
+        return Outcome(done.op, done.view, done.weights, done.total, done.blobs, done.result)
 
     def _end(self) -> Finished | str | None:
         if self._failed is not None:
