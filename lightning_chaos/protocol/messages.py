@@ -27,6 +27,7 @@ Fingerprint = tuple[tuple[str, str], ...]
 """Settings that members must share: (name, value) in the order they are compared."""
 
 
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
 """A measured figure on a scale of ratios (:mod:`.figures`), 0 if it is not known."""
 
@@ -210,8 +211,9 @@ class Gauges(Message, frozen=True, array_like=True, tag=True):
     """What the sender has measured itself, for visitors."""
 
     host: Host
-    row: LinkFigures | None
-    """None while no link has been measured."""
+    row: LinkFigures
+    late: tuple[Percent, ...]
+    """How many heartbeats of a hundred took as long as if something had been lost; by rank."""
 
 
 class Carry(Message, frozen=True, array_like=True, tag=True):
