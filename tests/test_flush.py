@@ -1,7 +1,7 @@
 """Each branch of the flush decision with real processes and links: what becomes of a round.
 
 The oldest node stands still in a round to which all others have contributed; then the network
-decides who gets which results once it contributes, too.  It takes some fifteen seconds: four nodes
+decides who gets which results once it contributes, too.  It takes some twenty seconds: four nodes
 start one after another, and the branches follow each other in one run.
 """
 
