@@ -55,8 +55,12 @@ class ChaosHooks(Parts, Checkpoints):
         host: address this node listens on and others dial.
         port: of its one inbound door, 0 for any free one.
         min_members: members needed before the first round.
-        timeout: longest silence of another node tolerated, seconds.
-        worker_timeout: longest time a worker may take to make progress, seconds.
+        timeout: longest silence tolerated between two nodes, seconds; by default one, or more
+            on links whose measured round trip asks for it.
+        worker_timeout: longest time a worker may work on one round, seconds; by default ten times
+            its longest so far, at least a minute. Ten times that for the first round, and between
+            rounds.
+        start_timeout: longest time to wait for ``min_members`` before the first round, seconds.
         linger: how long a finished run is told to latecomers, seconds.
         link_rate: speed limit of each outgoing link, Mbit/s; 0 for none.
         insecure: allow addresses that are not loopback, unencrypted.
@@ -69,6 +73,8 @@ class ChaosHooks(Parts, Checkpoints):
             (oldest), or stay each member's own (``"local"``).
         quorum: what a side of a cut network does that has not more than half of the members:
             wait (``"majority"``) or go on alone as an island (``"any"``), until they meet.
+        verify_every: rounds between two checks that members have the same state, each of another
+            segment of it; who differs is corrected. 0 for no checks.
         dialler: opens the worker's connections in its own way (tests put theirs here).
         lightning: what every Lightning strategy takes (``accelerator``, ``checkpoint_io`` …).
 
@@ -92,6 +98,7 @@ class ChaosHooks(Parts, Checkpoints):
         min_members: int | None = None,
         timeout: float | None = None,
         worker_timeout: float | None = None,
+        start_timeout: float | None = None,
         linger: float | None = None,
         link_rate: float | None = None,
         insecure: bool | None = None,
@@ -100,6 +107,7 @@ class ChaosHooks(Parts, Checkpoints):
         savers: int | None = None,
         buffers: str = "mean",
         quorum: str | None = None,
+        verify_every: int | None = None,
         dialler: Dialler | None = None,
         **lightning: Any,
     ) -> None:
@@ -114,6 +122,7 @@ class ChaosHooks(Parts, Checkpoints):
             min_members=min_members,
             timeout=timeout,
             worker_timeout=worker_timeout,
+            start_timeout=start_timeout,
             linger=linger,
             link_rate=link_rate,
             insecure=insecure,
@@ -122,6 +131,7 @@ class ChaosHooks(Parts, Checkpoints):
             savers=savers,
             buffers=buffers,
             quorum=quorum,
+            verify_every=verify_every,
         )
         self.fingerprint: Fingerprint = ()
         """What members must have alike, as it was when training began."""
@@ -212,7 +222,11 @@ class ChaosHooks(Parts, Checkpoints):
         self._set_up_validation()
         check_sendable(*self._state())
         self.fingerprint = settings_of(
-            trainer, self._samples.facts, self._reducer.fingerprint, self.settings.quorum
+            trainer,
+            self._samples.facts,
+            self._reducer.fingerprint,
+            quorum=self.settings.quorum,
+            verify_every=self.settings.verify_every,
         )
         self._signals = PoliteSignals(self.node.ask_to_leave)
         if trainer.received_sigterm:  # Lightning alone listened until now
@@ -243,7 +257,10 @@ class ChaosHooks(Parts, Checkpoints):
         if self._node is None:
             return
         if self._node.in_step and self._node.round >= 0:
-            self.barrier("end of fit")
+            if self.settings.verify_every and self._world > 1:
+                self._settle()
+            else:
+                self.barrier("end of fit")
         if self._node.in_step or self.settings.replay:
             self._node.finish(self._final())
         self._note_lineage()

@@ -37,12 +37,14 @@ def test_variables_fill_in_what_is_left_out() -> None:
             "CHAOS_LOG": "logs",
             "CHAOS_JOIN_AT": "12",
             "CHAOS_SAVERS": "2",
+            "CHAOS_VERIFY_EVERY": "5",
         }
     )
     assert (settings.run, settings.node, settings.port) == ("r", "n", 7000)
     assert [str(address) for address in settings.peers] == ["127.0.0.1:5000", "localhost:5001"]
     assert (settings.min_members, settings.join_at_round, settings.savers) == (3, 12, 2)
     assert (settings.timeout_s, settings.worker_timeout_s, settings.linger_s) == (0.5, 60, 0)
+    assert settings.verify_every == 5
     assert settings.link_rate_bytes_per_s == 1e6
     assert settings.log_dir == "logs"
 
@@ -88,6 +90,7 @@ def test_the_default_run_goes_by_script(monkeypatch: pytest.MonkeyPatch) -> None
         ({"CHAOS_LINK_RATE": "-8"}, {}, "CHAOS_LINK_RATE='-8' is out of range"),
         ({"CHAOS_INSECURE": "maybe"}, {}, "CHAOS_INSECURE='maybe': write 1 or 0"),
         ({"CHAOS_JOIN_AT": "x"}, {}, "CHAOS_JOIN_AT='x' is not a number"),
+        ({"CHAOS_VERIFY_EVERY": "-1"}, {}, "CHAOS_VERIFY_EVERY='-1' is out of range: at least 0"),
         ({}, {"port": -1}, "port=-1 is out of range"),
         ({}, {"min_members": 0}, "min_members=0 is out of range"),
         ({}, {"savers": 0}, "savers=0 is out of range"),

@@ -22,8 +22,8 @@ class Contributors(msgspec.Struct, frozen=True):
 
     members: tuple[Uid, ...]
     """Oldest first."""
-    origin: int
-    """Epoch of the view by whose plan they added up."""
+    epoch: int
+    """Of the view by whose plan they added up."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -31,9 +31,7 @@ class Row(msgspec.Struct, frozen=True):
 
     round: int
     epoch: int
-    """Of the view under which it was finished."""
-    origin: int
-    """Epoch of the view whose members contributed, by its plan."""
+    """Of the view whose members contributed, by its plan."""
     members: tuple[Uid, ...]
     """Who contributed, oldest first."""
     sharers: tuple[Uid, ...]
@@ -132,6 +130,7 @@ def read_book(path: Path) -> Book:
     if not scripts or settings is None:
         raise ReplayError(f"{path} does not tell which script was run: it is of an older version")
     _check_platforms(scripts)
+    _check_no_drift(events)
     try:
         rows = _rows(events, end)
         oldest = rows[0].members[0].rpartition("/")[0]
@@ -228,6 +227,16 @@ def _check_platforms(scripts: Sequence[LogEvent]) -> None:
                 f"{first.node} computed with {name} {mine}, {other.node} with {theirs}: a replay "
                 "is bit for bit only where all members are alike"
             )
+
+
+def _check_no_drift(events: Sequence[LogEvent]) -> None:
+    drift = next((e for e in events if e.event == "drift"), None)
+    if drift is not None:
+        raise ReplayError(
+            f"in round {drift['round']} {', '.join(drift['members'])} differed from the other "
+            f"members ({drift['content']}) and was corrected: what it contributed before came from "
+            "a state that no log tells"
+        )
 
 
 def differs(ours: Mapping[str, str], theirs: Mapping[str, str]) -> tuple[str, str, str] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lightning_chaos.errors import ChaosError, ReplayError
-from lightning_chaos.replay.book import Script, differs, read_book
+from lightning_chaos.replay.book import Book, Script, differs, read_book
 from lightning_chaos.replay.verdict import ReplayDone, Verdict
 from lightning_chaos.skin.origin import platform_of, script_digest
 
@@ -35,7 +35,7 @@ def replay(log: Path, script: Path | None = None) -> Verdict:
         name, then, now = found
         raise ReplayError(f"{name} was {then} in the run and is {now} here: bits would differ")
     file = _find(was, script)
-    _become(was, file, book.node, log)
+    _become(book, file, log)
     try:
         if was.module and script is None:
             runpy.run_module(was.module, run_name="__main__", alter_sys=True)
@@ -67,13 +67,16 @@ def _find(was: Script, script: Path | None) -> str:
     return file
 
 
-def _become(was: Script, file: str, node: str, log: Path) -> None:
+def _become(book: Book, file: str, log: Path) -> None:
     """What the node was that began the run."""
+    was = book.script
     for name in [n for n in os.environ if n.startswith("CHAOS_")]:
         del os.environ[name]
     os.environ |= was.env | {
-        "CHAOS_NODE": node,
+        "CHAOS_NODE": book.node,
         "CHAOS_MIN_MEMBERS": str(was.min_members),
+        "CHAOS_QUORUM": book.settings.get("quorum", ""),
+        "CHAOS_VERIFY_EVERY": book.settings.get("verify_every", ""),
         "CHAOS_REPLAY": str(log),
     }
     os.chdir(was.cwd)

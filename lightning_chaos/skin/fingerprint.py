@@ -14,7 +14,12 @@ from lightning_chaos.protocol.values import PROTOCOL_VERSION
 
 
 def settings_of(
-    trainer: Any, facts: LoaderFacts, model: tuple[tuple[str, str], ...], quorum: str
+    trainer: Any,
+    facts: LoaderFacts,
+    model: tuple[tuple[str, str], ...],
+    *,
+    quorum: str,
+    verify_every: int,
 ) -> Fingerprint:
     """Settings in the order in which a newcomer's are compared with the run's.
 
@@ -23,6 +28,7 @@ def settings_of(
         facts: of the training loader.
         model: names and shapes of parameters and buffers, and how they are reduced.
         quorum: what a side without one does.
+        verify_every: rounds between two checks for drift.
     """
     optimizers = ", ".join(type(o).__name__ for o in trainer.optimizers)
     pairs = {
@@ -30,6 +36,7 @@ def settings_of(
         "lightning_chaos": lightning_chaos.__version__,
         "torch": torch.__version__.partition("+")[0],
         "quorum": quorum,
+        "verify_every": verify_every,
         "precision": trainer.precision,
         **{f"model {name}": value for name, value in model},
         "optimizers": optimizers,

@@ -14,15 +14,15 @@ from typing_extensions import override
 from lightning_chaos.collective.flat import Buckets
 from lightning_chaos.collective.reducer import Contribution
 from lightning_chaos.collective.roots import mark_of
+from lightning_chaos.skin.drift import Drift
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
-from lightning_chaos.skin.rounds import Rounds
 from lightning_chaos.worker.turns import Outcome
 
 _LABEL = "gradients"
 _HOOK = "on_after_backward"
 
 
-class Gradients(Rounds):
+class Gradients(Drift):
     """Replaces every member's own gradients by those of all, once a round."""
 
     def __init__(self, **lightning: Any) -> None:
@@ -144,8 +144,10 @@ class Gradients(Rounds):
             [h.values for h in headers],
         )
         samples.commit([h.slices for h in headers])
+        self._compare(outcome, [h.digest for h in headers])
         self._record(outcome, headers)
         self._activate_buffers(headers, weight)
+        self._tell(outcome.view)
         if any(h.stop for h in headers):
             self._trainer.should_stop = True
 
@@ -158,7 +160,15 @@ class Gradients(Rounds):
         loss = self._loss_sum * share / weight if weight else None
         self._loss_sum = 0.0
         stop = bool(self.node.stop_asked)
-        header = RoundHeader(samples.slice, given.used, given.buffers, given.values, stop, loss)
+        header = RoundHeader(
+            slices=samples.slice,
+            used=given.used,
+            buffers=given.buffers,
+            values=given.values,
+            stop=stop,
+            loss=loss,
+            digest=self._take_digest(),
+        )
         return encode_header(header), given, weight
 
     def _activate_buffers(self, headers: list[RoundHeader], weight: float) -> None:
@@ -174,8 +184,8 @@ class Gradients(Rounds):
             self.node.log(
                 "buffers",
                 round=outcome.op.round,
-                origin=outcome.epoch,
-                members=list(outcome.members),
+                epoch=outcome.view.epoch,
+                members=list(outcome.view.uids),
             )
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
@@ -194,7 +204,7 @@ class Gradients(Rounds):
         round_s = time.monotonic() - self._begun_at
         samples = outcome.total
         self._figures = {
-            "chaos/members": float(len(outcome.members)),
+            "chaos/members": float(len(outcome.view.members)),
             "chaos/round_s": round_s,
             "chaos/wait_s": self._wait_s,
             "chaos/samples_per_s": samples / round_s if round_s > 0 else 0.0,
@@ -209,11 +219,10 @@ class Gradients(Rounds):
         self.node.record(
             outcome.op,
             round=outcome.op.round,
-            generation=self._view.generation if self._view else 0,
-            epoch=self._view.epoch if self._view else 0,
-            origin=outcome.epoch,
+            generation=outcome.view.generation,
+            epoch=outcome.view.epoch,
             data_epoch=ledger.epoch,
-            members=list(outcome.members),
+            members=list(outcome.view.uids),
             sharers=list(self._sharers),
             weights=list(outcome.weights),
             ranges=[[list(r) for r in h.slices] for h in headers],

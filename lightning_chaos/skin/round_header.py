@@ -23,6 +23,8 @@ class RoundHeader(msgspec.Struct, frozen=True, array_like=True):
     """This member was asked to end the run: all stop after this round."""
     loss: float | None
     """Mean training loss of its samples, None without any."""
+    digest: bytes = b""
+    """Of the segment of its state whose turn it was when the round began, if one's it was."""
 
 
 _decoder = msgspec.msgpack.Decoder(RoundHeader)

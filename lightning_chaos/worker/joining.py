@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from lightning_chaos.errors import JoinError, StateDeclined, StateError
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import OpId, View
+from lightning_chaos.protocol.values import Member, OpId, View
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.replication.puller import pull
 from lightning_chaos.replication.values import Progress, Pulled, Source
@@ -59,18 +59,51 @@ async def pull_state(
     Raises:
         JoinError: the members cannot send it, or the run has lost this node again.
     """
-    me = station.outfit.me.uid
-    sources = [
-        Source(m.uid, m.node, Address(m.host, m.port), rates.get(m.node))
-        for m in view.members
-        if m.uid != me and view.joins(m.uid, me)
-    ]
 
     def tell(progress: Progress) -> None:
         station.course.pulling = True
         station.tell_peer(local.Pulling(progress.bytes, progress.total))
         show(progress)
 
+    try:
+        return await pull_from(station, wiring, view.members, held, rates, tell)
+    except StateDeclined as error:
+        raise JoinError(str(error)) from None
+    except StateError as error:
+        # All donors let go of it: the run has gone on, so another incarnation may try.
+        station.fall_out(str(error))
+        raise JoinError(str(error)) from None
+
+
+async def pull_from(
+    station: Station,
+    wiring: Wiring,
+    donors: Iterable[Member],
+    held: StateImage | None,
+    rates: dict[str, float],
+    progress: Callable[[Progress], None],
+) -> Pulled:
+    """Pull the state that these members offer to this one, over the links that there are.
+
+    Args:
+        station: of this incarnation.
+        wiring: how its links are made.
+        donors: oldest first.
+        held: its own state: shards that are equal are not pulled.
+        rates: see :func:`pull_state`.
+        progress: told after every shard.
+
+    Raises:
+        JoinError: the run has lost this node.
+        StateError: no donor is left; the message names each one's reason.
+        StateDeclined: because they cannot send it.
+    """
+    me, view = station.outfit.me.uid, station.course.view
+    sources = [
+        Source(m.uid, m.node, Address(m.host, m.port), rates.get(m.node))
+        for m in donors
+        if m.uid != me and view.joins(m.uid, me)
+    ]
     work = pull(
         sources,
         run=station.config.run,
@@ -79,18 +112,11 @@ async def pull_state(
         dialler=wiring.dialler,
         tls=wiring.dial_tls,
         held=held,
-        progress=tell,
+        progress=progress,
         stall_s=PULL_STALL_S,
         max_bytes=MAX_STATE_BYTES,
     )
-    try:
-        pulled = await _unless_apart(station, work)
-    except StateDeclined as error:
-        raise JoinError(str(error)) from None
-    except StateError as error:
-        # All donors let go of it: the run has gone on, so another incarnation may try.
-        station.fall_out(str(error))
-        raise JoinError(str(error)) from None
+    pulled = await _unless_apart(station, work)
     for share in pulled.donors:
         if share.measured is not None and not share.measured.lower_bound:
             rates[share.name] = share.measured.bytes_per_s

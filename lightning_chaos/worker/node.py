@@ -7,13 +7,13 @@ present :class:`Station` lives and every wait has its own bound or is ended by a
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import AskSeat, Standing
 from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import OpId, Past, Uid, View
+from lightning_chaos.protocol.values import Member, OpId, Past, Uid, View
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.replication.values import Progress, Pulled
 from lightning_chaos.transport.dial import Dialler, dial_tcp
@@ -24,6 +24,7 @@ from lightning_chaos.worker.incarnations import Incarnations
 from lightning_chaos.worker.outfit import Wiring
 from lightning_chaos.worker.restarts import Restarts
 from lightning_chaos.worker.sequence import OperationSequence
+from lightning_chaos.worker.settlement import Settled, settle
 from lightning_chaos.worker.turns import Hold, Turn
 
 
@@ -110,11 +111,6 @@ class Node(OperationSequence):
         return self._station.course.view
 
     @property
-    def view_in_force(self) -> View | None:
-        """The view that the present round runs under."""
-        return self._station.in_force
-
-    @property
     def uid(self) -> Uid:
         """This incarnation."""
         return self._station.outfit.me.uid
@@ -178,6 +174,24 @@ class Node(OperationSequence):
             image: the state, or why there is none.
         """
         self._life.call(between.hold(self._station, hold, image, self._round + 1))
+
+    def settle(self, image: StateImage | None, trusted: Collection[Uid]) -> Settled | None:
+        """Compare states with the other members; who differs pulls what is right.
+
+        Args:
+            image: this member's state, None if it cannot be laid out; then it is not compared.
+            trusted: who may be right; anybody if empty.
+
+        Returns:
+            None when this node has fallen out of the run.
+        """
+
+        async def pull(donors: Collection[Member]) -> Pulled:
+            return await joining.pull_from(
+                self._station, self._wiring, donors, image, self._rates, lambda _: None
+            )
+
+        return self._life.call(settle(self._station, image, trusted, self._next_op, pull))
 
     # ---- joining, leaving, ending ----------------------------------------------------------
 

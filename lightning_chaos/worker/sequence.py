@@ -41,6 +41,11 @@ class OperationSequence:
         """Number of the last operation finished here; all members' between two rounds."""
         return self._station.exchange.last
 
+    def _next_op(self) -> OpId:
+        op = OpId(self._round, self._k)
+        self._k += 1
+        return op
+
     def operate(
         self,
         label: str,
@@ -70,8 +75,7 @@ class OperationSequence:
                 f"{label} was asked for during backward, while {self._open} are being reduced: "
                 "no collective can run there. Use it in training_step or on_after_backward"
             )
-        op = OpId(self._round, self._k)
-        self._k += 1
+        op = self._next_op()
         work = self._station.operations.operate(op, label, blob, vector, weight, buckets)
         return self._life.call(work)
 
@@ -92,8 +96,7 @@ class OperationSequence:
             weight: of this member in the mean.
             buckets: (offset, length) in bytes, tiling the vector.
         """
-        op, self._open = OpId(self._round, self._k), label
-        self._k += 1
+        op, self._open = self._next_op(), label
         self._life.tell(
             lambda station: station.operations.begin(op, label, vector, weight, buckets)
         )
