@@ -24,7 +24,8 @@ class Corrected(ChaosStrategy):
             op = self.node.last_operation
             image = StateImage.of(shared, {}, round=self.node.round + 1, operation=op)
             data = b"".join(image.read(0, image.manifest.total_bytes))
-            self.take_over(assemble(image.manifest, bytearray(data)), local)
+            self._put_right(assemble(image.manifest, bytearray(data)), local)
+            assert self.node.last_operation == op  # nothing was asked of others
         return super()._begin_round()
 
 
