@@ -1,4 +1,7 @@
-"""Members that come to differ are found, told and corrected (design §6)."""
+"""Members that come to differ are found, told and corrected (design §6).
+
+One of them has to start cold, with an import of torch: that alone takes more than five seconds.
+"""
 
 from __future__ import annotations
 
