@@ -25,7 +25,7 @@ test: ## lint, all tests against the built wheel, the benches once
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
 	cd $(WHEEL_VENV) && bin/pytest -p no:cacheprovider -c ../../pyproject.toml \
-	  --rootdir ../.. ../../tests $(ARGS)
+	  --rootdir ../.. --durations=40 --durations-min=1 ../../tests $(ARGS)
 
 # Two environments take a minute each, on one core each.
 ready: lint build $(WHEEL_VENV)/.installed
@@ -37,7 +37,7 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; plans: tables, in benchmarks/results
+bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; plans; rates: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/links.py --write benchmarks/results/links.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
@@ -45,6 +45,9 @@ bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; p
 	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
 	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
 	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
+	$(BIN)/python benchmarks/rates.py --write benchmarks/results/rates.md $(ARGS)
+	$(BIN)/python benchmarks/pull.py --write benchmarks/results/pull.md $(ARGS)
+	$(BIN)/python benchmarks/unlike.py --write benchmarks/results/unlike.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/events.py --smoke
@@ -54,6 +57,9 @@ bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/scaling.py --smoke
 	$(BIN)/python benchmarks/planning.py --smoke
 	$(BIN)/python benchmarks/planning_reduce.py --smoke
+	$(BIN)/python benchmarks/rates.py --smoke
+	$(BIN)/python benchmarks/pull.py --smoke
+	$(BIN)/python benchmarks/unlike.py --smoke
 
 soak: $(VENV)/.installed ## thousands of view changes in one peer: memory and descriptors (minutes)
 	$(BIN)/python benchmarks/soak.py --write benchmarks/results/soak.md $(ARGS)

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Steady(pl.LightningModule):
-    """A perceptron of 270 000 parameters (1 MB of gradients) and ballast."""
+    """A perceptron, of 270 000 parameters (1 MB of gradients) if 512 wide, and ballast."""
 
-    def __init__(self, compute_ms: float, ballast_mb: int) -> None:
+    def __init__(self, compute_ms: float, ballast_mb: int, width: int) -> None:
         super().__init__()
         self.compute_s = compute_ms / 1e3
-        self.net = nn.Sequential(nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU())
+        layers = nn.Linear(16, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        self.net = nn.Sequential(*layers)
         generator = torch.Generator()
         generator.seed()  # different at every node: equal shards would not be pulled
         self.register_buffer("ballast", torch.rand(ballast_mb << 18, generator=generator))
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--compute-ms", type=float, default=20.0)
     parser.add_argument("--ballast-mb", type=int, default=16)
+    parser.add_argument("--width", type=int, default=512)
     args = parser.parse_args()
     pl.seed_everything(7, verbose=False)
     data = TensorDataset(torch.randn(4096, 16))
@@ -53,7 +55,9 @@ def main() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Steady(args.compute_ms, args.ballast_mb), DataLoader(data, batch_size=8))
+    trainer.fit(
+        Steady(args.compute_ms, args.ballast_mb, args.width), DataLoader(data, batch_size=8)
+    )
 
 
 if __name__ == "__main__":

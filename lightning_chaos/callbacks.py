@@ -107,9 +107,11 @@ class SelfHealingHooks:
         """What a checkpoint said, until the fit has begun."""
 
     def on_view(self, trainer: Any, view: View) -> None:
-        """A view is in force: tell every callback and the module that want to know.
+        """A view has made its first round's gradients: tell those who want to know.
 
-        They implement ``on_chaos_view(trainer, module, view)`` (module: without itself).
+        All members come here between the same reduction and the same optimizer step, so what is
+        changed here (a learning rate) stays equal.  Callbacks implement
+        ``on_chaos_view(trainer, module, view)``, the module ``on_chaos_view(trainer, view)``.
         """
         module = trainer.lightning_module
         for callback in trainer.callbacks:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
@@ -18,7 +17,7 @@ from lightning_chaos.plan.command import plan
 from lightning_chaos.storm.command import storm
 from lightning_chaos.testing.lab.commands import lab
 from lightning_chaos.transport.address import Address, parse_address
-from lightning_chaos.visit import Sight, ask_to_stop, look
+from lightning_chaos.visit import ask_to_stop, look_around
 
 
 class _Commands(click.Group):
@@ -60,6 +59,11 @@ def main() -> None:
     show_default=True,
     help="Mbit/s that each link is paced to.",
 )
+@click.option(
+    "--links",
+    default="",
+    help="Mbit/s of the newcomer's link to each node, as 200,100,50 (relays).",
+)
 @click.option("--replay", "replayed", is_flag=True, help="Then recompute it all in one process.")
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
 def demo(
@@ -68,6 +72,7 @@ def demo(
     json_path: Path | None,
     keep_logs: Path | None,
     link_rate: float,
+    links: str,
     replayed: bool,
     script_args: Sequence[str],
 ) -> None:
@@ -75,13 +80,21 @@ def demo(
 
     Arguments after -- go to the training script.  Exit code 1: a promise was not kept.
     """
-    from lightning_chaos.demo.play import Settings, play
+    from lightning_chaos.demo.play import Settings, play, rates_of
     from lightning_chaos.demo.report import print_report, write_json
 
     # However the demo is ended, it ends the nodes it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
-    settings = Settings(nodes, script, script_args, link_rate, keep_logs, replay=replayed)
+    settings = Settings(
+        nodes,
+        script,
+        script_args,
+        link_rate,
+        keep_logs,
+        replay=replayed,
+        links_mbit=rates_of(links),
+    )
     report = play(settings, console)
     print_report(report, console)
     if json_path is not None:
@@ -152,9 +165,12 @@ def stop(run: str, peer: str | None) -> None:
 @_RUN
 @_PEER
 def status(run: str, peer: str | None) -> None:
-    """Show who is in a run and where it stands."""
-    sight = asyncio.run(look(_addresses(run, peer), run))
-    Console().print(_status_table(sight))
+    """Show who is in a run, where it stands, how its machines do and what its links carry."""
+    from lightning_chaos.status import tables
+
+    sight, gauges = asyncio.run(look_around(_addresses(run, peer), run))
+    for table in tables(sight, gauges):
+        Console().print(table)
 
 
 def _addresses(run: str, peer: str | None) -> list[Address]:
@@ -167,35 +183,10 @@ def _addresses(run: str, peer: str | None) -> list[Address]:
         return [parse_address(peer)]
     from lightning_chaos.peer.discovery import DiscoveryDir
 
-    found = DiscoveryDir(run).live()
+    found = [entry.address for entry in DiscoveryDir(run).entries()]
     if not found:
         raise JoinError(f"no node of run {run} is known on this machine; name one with --peer")
     return found
-
-
-def _status_table(sight: Sight) -> Table:
-    view = sight.view
-    title = f"run {view.run} · epoch {view.epoch} · round {sight.status.round}"
-    if view.generation:
-        title += f" · generation {view.generation}"
-    if view.lineage.island:
-        title += f" · {view.lineage.story}"
-    if sight.status.finished >= 0:
-        title += f" · finished after round {sight.status.finished}"
-    if sight.status.waiting:
-        title += f" · {sight.node.node} waits: {sight.status.waiting}"
-    table = Table(title=title, title_justify="left")
-    for name in ("node", "is", "address"):
-        table.add_column(name)
-    if view.missing:
-        table.add_column("no link to")
-    for rank, member in enumerate((*view.members, *view.learners)):
-        role = "learner" if rank >= len(view.members) else "member" if rank else "lead"
-        lost = [m.node for m in view.members if not view.joins(m.uid, member.uid)]
-        table.add_row(
-            member.node, role, member.address, *([", ".join(lost)] if view.missing else [])
-        )
-    return table
 
 
 if __name__ == "__main__":

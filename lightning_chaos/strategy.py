@@ -55,8 +55,12 @@ class ChaosHooks(Parts, Checkpoints):
         host: address this node listens on and others dial.
         port: of its one inbound door, 0 for any free one.
         min_members: members needed before the first round.
-        timeout: longest silence of another node tolerated, seconds.
-        worker_timeout: longest time a worker may take to make progress, seconds.
+        timeout: longest silence tolerated between two nodes, seconds; by default one, or more
+            on links whose measured round trip asks for it.
+        worker_timeout: longest time a worker may work on one round, seconds; by default ten times
+            its longest so far, at least a minute. Ten times that for the first round, and between
+            rounds.
+        start_timeout: longest time to wait for ``min_members`` before the first round, seconds.
         linger: how long a finished run is told to latecomers, seconds.
         link_rate: speed limit of each outgoing link, Mbit/s; 0 for none.
         insecure: allow addresses that are not loopback, unencrypted.
@@ -94,6 +98,7 @@ class ChaosHooks(Parts, Checkpoints):
         min_members: int | None = None,
         timeout: float | None = None,
         worker_timeout: float | None = None,
+        start_timeout: float | None = None,
         linger: float | None = None,
         link_rate: float | None = None,
         insecure: bool | None = None,
@@ -117,6 +122,7 @@ class ChaosHooks(Parts, Checkpoints):
             min_members=min_members,
             timeout=timeout,
             worker_timeout=worker_timeout,
+            start_timeout=start_timeout,
             linger=linger,
             link_rate=link_rate,
             insecure=insecure,

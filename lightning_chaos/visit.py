@@ -13,6 +13,7 @@ from lightning_chaos.errors import ChaosError, JoinError
 from lightning_chaos.peer.greeting import greet
 from lightning_chaos.protocol.messages import (
     AnyMessage,
+    Gauges,
     Message,
     Refuse,
     Status,
@@ -21,7 +22,7 @@ from lightning_chaos.protocol.messages import (
     decode,
     encode,
 )
-from lightning_chaos.protocol.values import Member, View
+from lightning_chaos.protocol.values import Member, Uid, View
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.dial import Dialler, dial, dial_tcp
@@ -37,6 +38,8 @@ class Sight:
     node: Member
     view: View
     status: Status
+    gauges: Gauges | None = None
+    """None where the node has measured nothing yet."""
 
 
 class Visit:
@@ -56,15 +59,22 @@ class Visit:
         """
         view: View | None = None
         status: Status | None = None
+        gauges: Gauges | None = None
+        viewless = 0
         while view is None or status is None:
             match await self._next():
                 case ViewNews(view=news):
                     view = news
                 case Status() as status:
+                    viewless += view is None
+                    if viewless > 1 and status.waiting:
+                        name = self._host.node
+                        raise JoinError(f"{name} has not found the run yet: {status.waiting}")
+                case Gauges() as gauges:
                     pass
                 case _:
                     pass
-        return Sight(self._host, view, status)
+        return Sight(self._host, view, status, gauges)
 
     async def say(self, message: Message) -> None:
         """Send, and stay until the node has read it and hangs up."""
@@ -116,6 +126,26 @@ async def look(addresses: Sequence[Address], run: str, dialler: Dialler = dial_t
         except ChaosError as error:
             problems.append(str(error))
     raise JoinError(f"no node of run {run} answered: {'; '.join(problems) or 'none is known'}")
+
+
+async def look_around(
+    addresses: Sequence[Address], run: str, dialler: Dialler = dial_tcp
+) -> tuple[Sight, dict[Uid, Gauges]]:
+    """The run as the first node that answers sees it, and what each node measures itself.
+
+    Raises:
+        JoinError: none answered; names each and its reason.
+    """
+    sight = await look(addresses, run, dialler)
+    view, seen = sight.view, {sight.node.uid: sight}
+
+    async def look_at(member: Member) -> None:
+        with contextlib.suppress(ChaosError):  # it shows as one that tells nothing
+            seen[member.uid] = await look([Address(member.host, member.port)], run, dialler)
+
+    others = [m for m in (*view.members, *view.learners) if m.uid != sight.node.uid]
+    await asyncio.gather(*map(look_at, others))
+    return sight, {uid: s.gauges for uid, s in seen.items() if s.gauges is not None}
 
 
 async def ask_to_stop(

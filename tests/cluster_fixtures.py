@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Protocol, TypeVar
 import psutil
 import pytest
 
+from lightning_chaos import cli
 from lightning_chaos.demo.checks import check_digests, check_once, digests, stable_rounds
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.peer.discovery import DiscoveryDir
@@ -164,6 +166,20 @@ class MakeCluster(Protocol):
 def code_of(process: Running, timeout_s: float = BOUND_S) -> int:
     """Exit code of a process once it has ended."""
     return _await(process.poll, timeout_s, f"process {process.pid} to end")
+
+
+def replayed(
+    launcher: Launcher, logs: Path, *args: str, timeout_s: float = BOUND_S
+) -> tuple[int, str]:
+    """Exit code and output of ``lightning-chaos replay``, run beside the logs."""
+    output = logs.parent / "replay.out"
+    process = launcher.launch(
+        [cli.__file__, "replay", str(logs), *args],
+        env=dict(os.environ),
+        cwd=logs.parent,
+        output=output,
+    )
+    return code_of(process, timeout_s), output.read_text()
 
 
 def await_text(output: Path, text: str) -> None:

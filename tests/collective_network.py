@@ -392,7 +392,7 @@ class Network:
                     continue
                 theirs, expected = first.finished[op]
                 assert result == expected
-                assert finished.members == theirs.members
+                assert finished.view == theirs.view
                 assert finished.blobs == theirs.blobs
         for finished, result in first.finished.values():
             self.check_one(finished, result)
@@ -402,10 +402,9 @@ class Network:
 
     def check_one(self, finished: Finished, result: bytes) -> None:
         step = next(step for step in self.steps if step.op == finished.op)
-        view = self.news[finished.epoch][0]
-        assert finished.members == view.uids
-        assert finished.blobs == tuple(step.blob(uid) for uid in finished.members)
-        assert finished.weights == tuple(step.weight(uid) for uid in finished.members)
+        view = finished.view
+        assert finished.blobs == tuple(step.blob(uid) for uid in view.uids)
+        assert finished.weights == tuple(step.weight(uid) for uid in view.uids)
         assert finished.total == sum(finished.weights)
         reference = step.reference(view)
         assert result == (b"" if reference is None else reference.tobytes())

@@ -100,13 +100,13 @@ def changed_handlers(before: dict[int, Any]) -> list[str]:
 
 
 def _processes() -> dict[tuple[str, Any], str]:
-    mark = os.environ.get(MARK)
-    children = {child.pid for child in psutil.Process().children(recursive=True)}
+    mark, me = os.environ.get(MARK), psutil.Process()
+    children = {child.pid for child in me.children(recursive=True)}
     found: dict[tuple[str, Any], str] = {}
     for process in psutil.process_iter():
-        if process.pid == os.getpid():
-            continue
         try:
+            if process == me or process.create_time() < me.create_time():
+                continue  # none that is older was started by this one
             if process.pid not in children and process.environ().get(MARK) != mark:
                 continue
             command = " ".join(process.cmdline())[:120]

@@ -19,15 +19,20 @@ TROUBLES = (
 MOMENTS = ("", "", "ViewNews", "Prepare", "Ack", "Commit")
 
 
-def partitions(seed: int) -> Case:
-    """The network breaks in two, once or twice, and somebody is in trouble when it heals."""
+def partitions(seed: int, *, alone: bool = True) -> Case:
+    """The network breaks in two, once or twice, and somebody is in trouble when it heals.
+
+    Args:
+        seed: of all chance.
+        alone: a side without a quorum goes on alone.
+    """
     rng = random.Random(f"partitions {seed}")
     names = "abcde"[: rng.choice((2, 3, 4, 4, 5))]
     faults = []
     for _ in range(rng.choice((1, 1, 2))):
         at, seconds = rng.uniform(1.5, 4.5), rng.uniform(1.6, 4.0)
         some = rng.sample(names, rng.randint(1, len(names) - 1))
-        how = rng.choice(("cut", "stall"))
+        how = rng.choice(("cut", "stall") if alone else ("cut", "stall", "mute"))
         for a, b in ((a, b) for a in some for b in names if b not in some):
             faults.append(Fault(at, how, a, b, seconds + rng.uniform(0.0, 0.3)))
         for _ in range(rng.choice((0, 1, 2))):
@@ -36,4 +41,4 @@ def partitions(seed: int) -> Case:
             lasts, after = rng.choice((0.3, 0.7, 1.5)), rng.choice(MOMENTS)
             faults.append(Fault(when, what, a, b, lasts, after))
     faults.sort(key=lambda fault: fault.at)
-    return Case(seed, names, tuple(faults), rng.random() < 0.3, rng.random() < 0.3, alone=True)
+    return Case(seed, names, tuple(faults), rng.random() < 0.3, rng.random() < 0.3, alone=alone)

@@ -168,7 +168,7 @@ def permits_do_not_wait(patch: Patch) -> None:
 
 def what_may_be_committed_is_forgotten(patch: Patch) -> None:
     """Count the quorum over the last view installed alone."""
-    patch.setattr(change.Change, "uncertain", lambda self, me: ())
+    patch.setattr(change.Change, "uncertain", lambda self, me, last: ())
 
 
 def older_agreements_are_not_told(patch: Patch) -> None:

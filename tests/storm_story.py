@@ -91,7 +91,6 @@ class Story:
                     "round",
                     round=self.last,
                     epoch=epoch,
-                    origin=epoch,
                     data_epoch=0,
                     members=names,
                     weights=[8.0] * len(names),

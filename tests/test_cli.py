@@ -22,9 +22,11 @@ from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key
 from lightning_chaos.planning.mesh import mesh_plan
-from lightning_chaos.protocol.local import AnyLocal, Standing, Stop
-from lightning_chaos.protocol.messages import Status
-from lightning_chaos.protocol.values import Lineage, Member, View
+from lightning_chaos.protocol.figures import RATE_UNIT, TRIP_UNIT_S, step_of
+from lightning_chaos.protocol.local import AnyLocal, Measured, Standing, Stop
+from lightning_chaos.protocol.messages import Gauges, LinkFigures, Status
+from lightning_chaos.protocol.values import Host, Lineage, Member, View
+from lightning_chaos.status import tables
 from lightning_chaos.transport.door import open_door
 from lightning_chaos.visit import Sight
 
@@ -37,6 +39,8 @@ class Node:
     def __init__(self, door: socket.socket) -> None:
         self.address = f"127.0.0.1:{door.getsockname()[1]}"
         self.said: asyncio.Queue[AnyLocal] = asyncio.Queue()
+        self.say: Callable[[AnyLocal], None]
+        """To the peer."""
 
     async def hears(self, kind: type[AnyLocal]) -> AnyLocal:
         """The next message of that kind from the peer."""
@@ -57,6 +61,7 @@ async def running_node() -> AsyncIterator[Node]:
             on_socket=lambda kind, sock: sock.close(),
             on_gone=lambda reason: None,
         )
+        node.say = client.send
         try:
             await node.hears(Standing)
             yield node
@@ -83,10 +88,42 @@ def test_status_marks_an_island_and_says_what_is_waited_for() -> None:
     view = View("r", 0, 9, (me,), (), 0, mesh_plan((me.uid,)), lineage=lineage)
     why = "1 of 3 members reachable; waiting for quorum since 12 s; quorum='any' would go on alone"
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(cli._status_table(Sight(me, view, Status(9, 40, waiting=why))))
+    for table in tables(Sight(me, view, Status(9, 40, waiting=why)), {}):
+        console.print(table)
     told = " ".join(console.export_text().split())
     assert "the island of n4, split off in epoch 7" in told
     assert f"n4 waits: {why}" in told
+
+
+def test_status_shows_what_nodes_measure_of_their_machines_and_links() -> None:
+    async def story(node: Node) -> None:
+        host = Host(4, 25, 8 << 30, 2 << 30, 2_500_000, 125_000, 1000)
+        node.say(Measured({}, 0, host))
+        async with asyncio.timeout(8.0):  # the peer takes in what its worker says when it will
+            while "25 % of 4" not in " ".join(
+                (await command("status", "--run", RUN)).output.split()
+            ):
+                pass
+
+    with_node(story)
+
+
+def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
+    one, two = (Member(f"n{i}", 1, "127.0.0.1", i) for i in (1, 2))
+    view = View("r", 0, 9, (one, two), (), 0, mesh_plan((one.uid, two.uid)))
+    host = Host(4, 25, 8 << 30, 2 << 30, 2_500_000, 125_000, 1000)
+    row = LinkFigures(9, (step_of(2.5e6, RATE_UNIT), 0), (step_of(0.02, TRIP_UNIT_S), 0))
+    old = LinkFigures(8, (0, 9), (0, 9))
+    gauges = {two.uid: Gauges(host, row, (3, 0)), one.uid: Gauges(host, old, (0, 3))}
+    console = Console(width=200, record=True, file=io.StringIO())
+    for table in tables(Sight(one, view, Status(9, 40)), gauges):
+        console.print(table)
+    told = console.export_text()
+    assert "2.0 of 8.0 GiB" in told
+    assert "20.0, 1.0 of 1000 Mbit/s" in told
+    (links,) = (line.split() for line in told.splitlines() if "n1" in line and "n2" in line)
+    figures = [float(cell) for cell in links if cell.replace(".", "").isdigit()]
+    assert figures == pytest.approx([20, 20, 3], rel=0.06)
 
 
 def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:

@@ -90,7 +90,7 @@ def test_a_planned_join_and_a_planned_leave_change_the_members_between_two_round
         first, *others = (network.nodes[uid] for uid in network.news[3][0].uids)
         for op, (finished, result) in first.finished.items():
             expected = 1 + (op.round >= joins) + (op.round >= leaves)
-            assert finished.epoch == expected
+            assert finished.view.epoch == expected
             network.check_one(finished, result)
             for other in (*others, leaver):
                 assert op not in other.finished or other.finished[op][1] == result

@@ -313,6 +313,36 @@ def test_a_speed_limit_holds() -> None:
     in_loop(scenario)
 
 
+def test_what_payloads_carry_tells_the_rate_of_their_link() -> None:
+    async def scenario() -> None:
+        async with cluster(2, rate=10e6) as workers:
+            for worker in workers:
+                worker.install(view_of(1, workers))
+                worker.begin(OpId(0, 0), np.ones(2_500_000, np.float32))
+            for worker in workers:
+                await worker.until_finished()
+            for worker, other in zip(workers, reversed(workers), strict=True):
+                # A machine that is busy may make it slower, nothing makes it faster.
+                assert 2e6 < worker.links.rates[other.member.uid] < 11.5e6
+
+    in_loop(scenario)
+
+
+def test_what_is_over_before_one_looks_tells_no_rate() -> None:
+    async def scenario() -> None:
+        async with cluster(2) as workers:
+            for worker in workers:
+                worker.install(view_of(1, workers))
+            for round_ in range(20):
+                for worker in workers:
+                    worker.begin(OpId(round_, 0), np.ones(1_000, np.float32))
+                for worker in workers:
+                    await worker.until_finished(round_ + 1)
+            assert [worker.links.rates for worker in workers] == [{}, {}]
+
+    in_loop(scenario)
+
+
 def test_a_last_word_arrives_although_the_link_is_left_unread() -> None:
     async def scenario() -> None:
         async with cluster(2) as (a, b):

@@ -222,6 +222,6 @@ def test_a_member_that_dies_between_its_first_and_last_bucket_leaves_no_trace() 
         network.check()
         op = dies.steps[dies.at - 1].op
         for node in network.nodes.values():
-            assert node.finished[op][0].members == tuple(network.nodes)
+            assert node.finished[op][0].view.uids == tuple(network.nodes)
     assert all(hits[what] > 20 for what in ("others in it", "frozen in backward")), hits
     assert hits["results were there"] > 20, hits

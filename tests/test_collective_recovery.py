@@ -80,7 +80,7 @@ def test_a_lost_link_between_members_that_stay_keeps_the_results_that_are_held()
         network.check()
         for node in network.nodes.values():
             for finished, _ in node.finished.values():
-                assert finished.members == tuple(network.nodes)
+                assert finished.view.uids == tuple(network.nodes)
     assert hits["keep"] > 10
     assert hits["behind"] > 5
 
@@ -101,7 +101,7 @@ def test_an_operation_begun_while_frozen_starts_under_the_view_that_ends_the_fre
     assert not any(isinstance(action, Send) for action in exchange.actions())
     assert exchange.report(0).current is None
     exchange.install(view_of(2, "a"), decision(exchange.last))
-    assert [a.members for a in exchange.actions() if isinstance(a, Finished)] == [(A,)]
+    assert [a.view.uids for a in exchange.actions() if isinstance(a, Finished)] == [(A,)]
 
 
 def test_the_rest_of_a_frame_of_the_old_attempt_is_not_written_into_the_new_one() -> None:

@@ -192,6 +192,23 @@ def test_who_may_wait_for_others_itself_is_late_only_after_more_timeouts() -> No
     assert between == (FIRST, 0.0, {A: 1, C: 2})
 
 
+def test_who_has_given_all_names_the_one_that_keeps_the_result_from_it() -> None:
+    """In the chain a-b-c-d what is made at c may be kept from d by a, by b and by c."""
+    assert begun(D, "abcd", ("ac", "ad", "bd")).late() == (FIRST, 0.0, {C: 3})
+
+
+def test_lateness_counts_from_the_last_frame_that_came() -> None:
+    now = 5.0
+    exchange = Exchange(A, lambda: now)
+    exchange.install(view_of(1, "abc"), None)
+    exchange.begin(FIRST, "gradients", b"", np.full(12, 1, np.float32), 1.0)
+    now = 9.0
+    payload = pack_parts([Part("gradients", 48, 1.0, b"")])
+    arrive(exchange, B, frame(GIVES, HEADER, length=len(payload)), payload)
+    now = 10.0
+    assert exchange.late() == (FIRST, 1.0, {B: 1, C: 1})
+
+
 def test_lateness_counts_from_the_attempt_under_way() -> None:
     now = 5.0
     exchange = Exchange(A, lambda: now)

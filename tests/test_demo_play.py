@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lightning_chaos.demo.play import Settings, play
+from lightning_chaos.demo.play import Settings, play, rates_of
 from lightning_chaos.errors import ConfigError
 
 WAITS = "import time; time.sleep(60)"
@@ -67,6 +67,35 @@ def test_every_node_gets_its_part_through_the_environment(tmp_path: Path) -> Non
         assert '"CHAOS_MIN_MEMBERS":"2"' in text
         assert '"CHAOS_LINK_RATE":"50"' in text
         assert ('"CHAOS_JOIN_AT":"30"' in text) == (node == "n3")
+
+
+def test_links_of_their_own_put_every_node_behind_a_relay(tmp_path: Path) -> None:
+    told = TELLS.replace('"CHAOS_LINK_RATE"', '"CHAOS_LINK_RATE", "CHAOS_RELAY", "CHAOS_PORT"')
+    path = tmp_path / "train.py"
+    path.write_text(told)
+    screen = io.StringIO()
+    settings = Settings(2, path, keep_logs=tmp_path / "kept", limit_s=15.0, links_mbit=(20, 5))
+    play(settings, Console(file=screen, width=200))
+    assert "the newcomer's links carry 20, 5 Mbit/s with a round trip of 10 ms" in screen.getvalue()
+    for node in ("n1", "n2", "n3"):
+        text = (tmp_path / "kept" / "logs" / f"{node}.jsonl").read_text()
+        assert '"CHAOS_LINK_RATE":"0"' in text
+        assert '"CHAOS_RELAY":"127.0.0.1:' in text
+        assert '"CHAOS_PORT":"' in text
+
+
+@pytest.mark.parametrize(
+    ("links", "problem"),
+    [
+        ("200,fast", "give one rate for each node, in Mbit/s"),
+        ("200,100", "--links has 2 rates, and 3 nodes start"),
+        ("200,100,0", "rate_mbit=0"),
+        ("200,100,nan", "rate_mbit=nan"),
+    ],
+)
+def test_links_that_cannot_be_are_refused(links: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        play(Settings(links_mbit=rates_of(links)), Console(file=io.StringIO()))
 
 
 def test_a_script_that_does_not_exist_is_refused(tmp_path: Path) -> None:

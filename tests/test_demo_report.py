@@ -85,7 +85,6 @@ def rounds() -> list[LogEvent]:
                 "round": r,
                 "epoch": epoch,
                 "data_epoch": data_epoch,
-                "origin": epoch,
                 "members": [f"{m}/1" for m in members],
                 "weights": [b - a for a, b in pieces],
                 "ranges": [[[a, b]] if b > a else [] for a, b in pieces],
@@ -238,6 +237,23 @@ def test_a_donor_that_served_too_little_fails() -> None:
 def test_a_member_that_served_nothing_at_all_fails_too() -> None:
     (failure,) = failures(altered(lambda e: e.event == "pull", lambda f: f["per_donor"].pop()))
     assert failure.startswith("n3 served 0%")
+
+
+def test_a_donor_off_the_plan_fails_where_that_was_asked_for_and_is_shown_anyway() -> None:
+    def change(fields: dict[str, Any]) -> None:
+        for donor, planned in zip(fields["per_donor"], (300, 345, 330), strict=True):
+            donor |= {"planned_bytes": planned, "planned_bytes_per_s": 25e6, "bytes_per_s": 24e6}
+        fields |= {"planned_s": 0.5, "predicted_s": 1.25}
+
+    events = altered(lambda e: e.event == "pull", change)
+    assert failures(events) == []
+    asked_for = make_report(events, with_facts(plan_required=True))
+    assert asked_for.failures == ["n2 gave 300 bytes to n4, planned were 345"]
+    screen = io.StringIO()
+    print_report(asked_for, Console(file=screen, width=200))
+    assert "(1.25 s by the plan of 0.50 s)" in screen.getvalue()
+    assert "200.0" in screen.getvalue()
+    assert "192.0" in screen.getvalue()
 
 
 def test_a_newcomer_that_never_pulled_fails() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 from cluster_fixtures import BOUND_S, Cluster, MakeCluster, await_text
@@ -96,3 +97,36 @@ def test_on_hosts_of_their_own_two_wait_when_the_older_one_is_killed(
     run.kill("n1")
     await_text(run.output("n2"), "waiting for quorum")
     assert run.members == ["n1", "n2"]
+
+
+def test_a_firewall_that_rejects_between_two_halves_lets_one_of_them_go_on(
+    cluster: MakeCluster, network: Namespaces, fork_server: ForkServer
+) -> None:
+    halves = ("n1", "n2"), ("n3", "n4")
+    nodes = (*halves[0], *halves[1])
+    run = cluster(launcher=network.launcher(fork_server), CHAOS_TIMEOUT="0.5")
+    for node in nodes:
+        run.start(node)
+        run.wait_told("start" if node == nodes[0] else "pull", node)
+    run.wait_members(*nodes)
+
+    reject(network, *halves)
+    run.wait_members(*halves[0])
+    run.wait_rounds(5)
+    for node in halves[1]:
+        await_text(run.output(node), "waiting: 2 of 4 members reachable; waiting for quorum")
+        assert run.told("view", node)[-1]["members"] == [*nodes]  # it has not gone on
+    reject(network, *halves, undo=True)
+    run.wait_members(*nodes)
+    finish(run, network, *nodes)
+
+
+def reject(
+    network: Namespaces, some: tuple[str, ...], others: tuple[str, ...], *, undo: bool = False
+) -> None:
+    """The kernels of both halves refuse whatever is to go to the other one, and say so."""
+    word = "del" if undo else "add"
+    for node, other in (*product(some, others), *product(others, some)):
+        command = ["ip", "route", word, "prohibit", network.address_of(other)]
+        with network.popen(node, command) as routing:
+            assert routing.wait(BOUND_S) == 0

@@ -48,7 +48,7 @@ class Node:
         self.links = Links(
             self.me,
             run,
-            timeout_s=0.3,
+            timeout_of=lambda _: 0.3,
             insecure=False,
             emit=self.events.append,
             in_view=lambda _: False,
@@ -271,7 +271,7 @@ def test_a_node_on_its_own_list_may_found_when_nobody_answers(own: str) -> None:
     async def scene() -> None:
         async with nodes("a") as (a,):
             result = await search_addresses(a, f"{own}:{a.me.port}", "127.0.0.1:1")
-            assert result == Searched(exclusive=False)
+            assert result == Searched(exclusive=False, silent=("127.0.0.1:1",))
 
     asyncio.run(scene())
 

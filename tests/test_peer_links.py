@@ -45,7 +45,7 @@ class Peer:
         self.links = Links(
             self.me,
             run,
-            timeout_s=0.4,
+            timeout_of=lambda _: 0.4,
             insecure=False,
             emit=self.events.append,
             in_view=lambda uid: uid in self.view,

@@ -17,16 +17,19 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from lightning_chaos.errors import WireError
+from lightning_chaos.errors import JoinError, WireError
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig, decode_config
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import OpId, Past, Report
-from lightning_chaos.transport.address import parse_address
+from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.relays import Relays
+from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind, open_door
+from lightning_chaos.visit import look
 
 needs_proc = pytest.mark.skipif(not machine_key(), reason="needs /proc to see other processes")
 SETTINGS = (("model", "a"),)
@@ -50,12 +53,14 @@ class Worker:
         self.gone: list[str] = []
 
     async def start(self, **settings: object) -> None:
+        silence_s = settings.pop("silence_s", 10.0)
         config = {"run": "r", "node": self.name, "linger_s": 0.5, **settings}
         self.client = await PeerClient.connect(
             start_peer(PeerConfig(**config), self.door),  # type: ignore[arg-type]
             on_message=self.said.append,
             on_socket=lambda kind, sock: self.sockets.append((kind, sock)),
             on_gone=self.gone.append,
+            silence_s=silence_s,  # type: ignore[arg-type]
         )
 
     def last(self, kind: type[MessageT]) -> MessageT | None:
@@ -134,7 +139,8 @@ def test_of_nodes_that_meet_as_candidates_the_newest_checkpoint_founds() -> None
                 ("older", Past(0, 500, 50)),
                 ("newest", Past(0, 600, 60, told=(0, 66))),
             ):
-                assert not any(node.said for node in nodes.values())  # the others wait
+                said = [m for node in nodes.values() for m in node.said]
+                assert all(isinstance(m, local.Waiting) for m in said)
                 settings = {
                     "past": past,
                     "generation": past.generation + 1,
@@ -374,6 +380,66 @@ def test_a_stopped_peer_is_killed_when_the_worker_closes() -> None:
             assert not psutil.pid_exists(n1.client.pid)
 
     asyncio.run(scene())
+
+
+def test_a_peer_that_hangs_is_killed_and_its_worker_told() -> None:
+    async def scene() -> None:
+        async with workers("n1", silence_s=2.0) as (n1,):
+            await n1.hear(local.Standing)
+            os.kill(n1.client.pid, signal.SIGSTOP)
+            await until(lambda: n1.gone)
+            assert "was killed by SIGKILL; it had said nothing for 2 s" in n1.gone[0]
+            assert not psutil.pid_exists(n1.client.pid)
+
+    asyncio.run(scene())
+
+
+def test_peers_on_a_long_link_find_out_how_long_it_is_and_keep_it(relays: Relays) -> None:
+    """A round trip of 0.8 s: with a timeout of one second nobody could even be dialled."""
+
+    async def scene() -> None:
+        relays.shape(Shape(delay_ms=400))
+        relay = str(relays.address)
+        async with workers("n1", relay=relay) as (n1,):
+            relays.place("n1", parse_address((await n1.hear(local.Standing)).me.address))
+            n1.client.send(local.AskSeat(SETTINGS))
+            async with workers("n2", relay=relay) as (n2,):
+                await n2.hear(local.Standing)
+                await n2.join()
+                n1.client.send(local.Begun(0))
+                for node in (n1, n2):
+                    assert (await node.hear(local.Timeout)).seconds > 1.5
+                await asyncio.sleep(2.0)  # nothing may happen, so there is nothing to wait for
+                for node in (n1, n2):
+                    assert all(not m.reasons for m in node.said if isinstance(m, local.NoLink))
+                    assert node.members == ["n1", "n2"]
+
+    asyncio.run(scene())
+
+
+def test_candidates_say_for_whom_they_wait_and_give_up_in_the_end() -> None:
+    async def scene() -> None:
+        settings = {"gather": True, "min_members": 3, "start_timeout_s": 3.0}
+        async with workers("n1", "n2", **settings) as nodes:
+            await until(lambda: len(DiscoveryDir("r").candidates()) == 2)
+            addresses = [entry.address for entry in DiscoveryDir("r").entries()]
+            told = "2 of 3 nodes are here to found the run (n1, n2); giving up after 3 s"
+            async with asyncio.timeout(10.0):
+                while told not in (why := await why_not(addresses)):
+                    assert "has not found the run yet" in why
+            for node in nodes:
+                refused = await node.hear(local.Refused)
+                assert "waited 3 s: " in refused.reason
+                assert "CHAOS_START_TIMEOUT" in refused.reason
+
+    asyncio.run(scene())
+
+
+async def why_not(addresses: list[Address]) -> str:
+    """Why a visitor cannot see the run."""
+    with pytest.raises(JoinError) as caught:
+        await look(addresses, "r")
+    return str(caught.value)
 
 
 def test_ctrl_c_is_ignored_and_sigterm_ends_the_peer_politely() -> None:

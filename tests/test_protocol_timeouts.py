@@ -200,3 +200,13 @@ def test_who_is_starved_itself_does_not_hold_the_silence_against_others() -> Non
     assert pair.redials == ["b"]
     pair.run(5.0, starved="a")
     assert "a" in pair.redials, "it finds out in the end, as slowly as it gets to run"
+
+
+def test_a_candidate_that_is_stopped_does_not_hold_up_the_founding() -> None:
+    peer = Membership(Member("b", 1, "127.0.0.1", 1), run="r", min_members=2)
+    peer.step(0.0, Linked(Member("a", 1, "127.0.0.1", 2)))
+    peer.step(0.0, Linked(Member("cli", 1, "", 0)))
+    quiet = [action for i in range(20) for action in peer.step(i / 20, Tick())]
+    assert not any(isinstance(action, Redial) for action in quiet)
+    anew = [action for action in peer.step(1.05, Tick()) if isinstance(action, Redial)]
+    assert [action.uid for action in anew] == ["a/1"], "a visitor need not say anything"

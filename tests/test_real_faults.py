@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_fixtures import SCRIPTS, Cluster
+from cluster_fixtures import SCRIPTS, Cluster, replayed
 
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.director import Director
@@ -53,7 +53,7 @@ def is_cure(fault: Fault) -> bool:
 
 
 @pytest.mark.timeout(180)
-def test_thirty_random_faults_leave_one_state_and_no_process(
+def test_thirty_random_faults_leave_no_process_and_one_state_that_can_be_recomputed(
     fork_server: ForkServer, relays: Relays, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("CHAOS_FAULTS_SEED", "2"))
@@ -80,6 +80,10 @@ def test_thirty_random_faults_leave_one_state_and_no_process(
         run.finish(*left)
         pids = {int(e[who]) for e in run.told("start") for who in ("pid", "peer_pid")}
         assert not [pid for pid in pids if psutil.pid_exists(pid)]
+        digest = run.told("final")[-1]["digest"]
+    code, said = replayed(fork_server, run.log_dir, timeout_s=60.0)
+    assert code == 0, said
+    assert said.count(digest) == 2
 
 
 def test_a_cure_is_no_fault() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cluster_fixtures import SCRIPTS, Cluster, code_of
+from cluster_fixtures import SCRIPTS, Cluster, replayed
 
-from lightning_chaos import cli
 from lightning_chaos.errors import ReplayError
 from lightning_chaos.replay.book import read_book
 from lightning_chaos.skin.chance import begin_chance
@@ -35,15 +33,7 @@ class Recorded:
 
     def replay(self, logs: Path, *args: str) -> tuple[int, str]:
         """Exit code and output of ``lightning-chaos replay``."""
-        directory = logs.parent
-        process = self.fork_server.launch(
-            [cli.__file__, "replay", str(logs), *args],
-            env=dict(os.environ),
-            cwd=directory,
-            output=directory / "replay.out",
-        )
-        code = code_of(process)
-        return code, (directory / "replay.out").read_text()
+        return replayed(self.fork_server, logs, *args)
 
     def changed(self, directory: Path, change: Callable[[Line], None]) -> Path:
         """A copy of the logs in which every line went through ``change``."""

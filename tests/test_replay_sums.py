@@ -24,11 +24,11 @@ def replayed(network: Network, number: int) -> tuple[bytes, bytes]:
     step = next(step for step in node.steps if step.op == finished.op)
     if step.floats is None:
         return b"", result
-    plan = network.news[finished.epoch][0].plan
+    plan = finished.view.plan
     mean = np.empty(step.floats, np.float32)
-    sums = Sums(finished.members, plan, step.buckets or ((0, 4 * step.floats),), mean)
+    sums = Sums(finished.view.uids, plan, step.buckets or ((0, 4 * step.floats),), mean)
     memory = [np.empty(step.floats, np.float32) for _ in range(2)]
-    for uid, weight in zip(finished.members, finished.weights, strict=True):
+    for uid, weight in zip(finished.view.uids, finished.weights, strict=True):
         part = memory[0]
         part[:] = _vector(step.vector(uid))
         sums.add(uid, part, weight)

@@ -32,9 +32,21 @@ def test_the_last_shards_under_way_are_asked_a_second_time_and_the_first_answer_
 
 
 def test_a_busy_donor_is_not_asked_a_second_time() -> None:
-    work = Assignment({"a": [0], "b": [1, 2]})
-    assert [work.next("a"), work.next("b"), work.next("b")] == [0, 1, 2]
+    work = Assignment({"a": [0], "b": range(1, 9)})
+    assert work.next("a") == 0
+    assert [work.next("b") for _ in range(8)] == [*range(1, 9)]
     assert work.next("b") is None
+    work.arrived("b", 1)
+    assert work.next("b") == 0
+
+
+def test_what_is_queued_can_be_planned_anew_and_what_is_under_way_stays() -> None:
+    work = Assignment({"a": [0, 1, 2, 3], "b": []})
+    assert work.next("a") == 0
+    assert work.queued == [1, 2, 3]
+    work.plan_anew({"a": [3], "b": [1, 2]})
+    assert [work.next("a"), work.next("b"), work.next("b")] == [3, 1, 2]
+    assert work.under_way("a") == 2
 
 
 def test_what_a_lost_donor_had_under_way_is_asked_of_others() -> None:

@@ -93,3 +93,15 @@ def test_over_two_connections_messages_come_twice() -> None:
 def test_clocks_that_differ_change_nothing() -> None:
     outcome = simulate(Case(3, "abc", (Fault(4.0, "kill", "a"),), skew=0.1))
     assert outcome.problem == ""
+
+
+def test_a_link_that_nobody_wanted_for_a_while_is_dialled_when_a_view_wants_it() -> None:
+    """A learner loses all links, and is taken back after a member has died."""
+    lost = tuple(
+        Fault(1.596, "cut", "c", other, seconds=s)
+        for other, s in (("a", 2.16), ("b", 2.0), ("d", 2.0))
+    )
+    kill = Fault(3.498, "kill", "a", after="Ack")
+    outcome = simulate(Case(678, "abcd", (*lost, kill), same_machine=True))
+    assert not outcome.problem, outcome.problem
+    assert not any("says Late" in line for line in outcome.story)

@@ -216,6 +216,26 @@ def test_a_worker_frozen_for_another_s_change_goes_on_when_the_lead_wakes(seed: 
     assert world.clock.now - woke < 2.0
 
 
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_a_proposal_that_a_minority_agreed_to_holds_nobody_up_once_its_proposer_is_dead(
+    seed: int,
+) -> None:
+    """b and e agreed to go on without a and d, which is no quorum, and b died.
+
+    Then the others meet again.  They once proposed anew at the speed of the network: answers that
+    overtook each other told now of one, now of another older proposal.
+    """
+    cuts = [
+        Fault(3.8, "cut", *ends, seconds=s) for ends, s in (("ab", 3.2), ("ad", 1), ("ae", 3.1))
+    ]
+    mute = Fault(4.1, "mute", "a", "d", seconds=3.3)
+    stalls = [Fault(4.1, "stall", name, "d", seconds=3.5) for name in "be"]
+    faults = (*cuts, mute, *stalls, Fault(6.3, "kill", "b"))
+    outcome = simulate(Case(seed, "abde", faults))
+    assert not outcome.problem, str(outcome)
+    assert sum("Prepare" in line for line in outcome.story) < 100
+
+
 def test_a_case_always_has_the_same_outcome() -> None:
     case = draw(11)
     assert simulate(case) == simulate(case)

@@ -77,6 +77,7 @@ def test_bytes_that_came_all_at_once_say_nothing() -> None:
     assert rate_of_train([], 0.0) is None
     assert rate_of_train([Arrival(1.0, TRAIN_BYTES)], 0.0) is None
     assert rate_of_train([Arrival(1.0, 1000), Arrival(1.0, 63_000)], 0.0) is None
+    assert rate_of_train([Arrival(1.0, 32_000), Arrival(1.00001, 32_000)], 0.0) is None
 
 
 def test_what_comes_after_fifty_milliseconds_is_not_looked_at() -> None:

@@ -10,6 +10,7 @@ from collections import deque
 
 import msgspec
 
+from lightning_chaos.planning.reconsider import reconsider
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import (
     Action,
@@ -21,6 +22,8 @@ from lightning_chaos.protocol.events import (
     Log,
     ProcessGone,
     Quit,
+    Replan,
+    Replanned,
     Searched,
     Send,
     Tell,
@@ -65,14 +68,21 @@ class Town:
         getattr(self, f"do_{verb.replace('-', '_')}")(*names, **options)
         return self.out
 
-    def do_node(self, *names: str, min: str = "1", past: str = "-1.0", quorum: str = "") -> None:
+    def do_node(
+        self, *names: str, min: str = "1", past: str = "-1.0", quorum: str = "", start: str = "600"
+    ) -> None:
         """``past=1.500``: it brings a checkpoint of generation 1, of 500 samples."""
         self.alone = self.alone or quorum == "any"
         generation, samples = map(int, past.split("."))
         for name in names:
             member = Member(name, 1, "127.0.0.1", 1, past=Past(generation, samples))
             self.nodes[name] = Membership(
-                member, run="r", min_members=int(min), generation=generation + 1, alone=self.alone
+                member,
+                run="r",
+                min_members=int(min),
+                generation=generation + 1,
+                alone=self.alone,
+                start_timeout_s=float(start),
             )
             self.uids[name] = member.uid
             self.reports[name] = report()
@@ -229,6 +239,11 @@ class Town:
         for event in self.asleep.pop(name):
             self.give(name, event)
 
+    def do_measures(self, name: str, **mbit: str) -> None:
+        """What comes to its worker from each, which reduces a vector of 10 MB."""
+        rates = {self.uids[other]: float(rate) / 8e-6 for other, rate in mbit.items()}
+        self.worker(name, local.Measured(rates, 10_000_000))
+
     def do_wait(self, seconds: str) -> None:
         for _ in range(round(float(seconds) / 0.05)):
             self.now += 0.05
@@ -287,6 +302,8 @@ class Town:
                     self.worker(name, local.Frozen(message.ballot, self.reports[name]))
             case Log(level=Level.INFO, text=text):
                 self.out.append(f"{name} : {text}")
+            case Replan(graph=graph, present=plan, total_bytes=size):
+                self.give(name, Replanned(graph, *reconsider(plan, graph, size)))
             case Quit(reason=reason):
                 self.out.append(f"{name} : quits, {reason}")
             case _:

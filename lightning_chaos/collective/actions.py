@@ -10,7 +10,7 @@ import msgspec
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.errors import ChaosError
-from lightning_chaos.protocol.values import OpId, Uid
+from lightning_chaos.protocol.values import OpId, Uid, View
 
 
 class Verdict(enum.Enum):
@@ -44,12 +44,10 @@ class Finished(msgspec.Struct, frozen=True):
 
     op: OpId
     label: str
-    epoch: int
-    """View whose members contributed, by its plan."""
-    members: tuple[Uid, ...]
-    """Contributors, oldest first."""
+    view: View
+    """Whose members contributed, by its plan: the same at all of them."""
     weights: tuple[float, ...]
-    """Weight of each."""
+    """Weight of each member, oldest first."""
     total: float
     """Sum of the weights."""
     blobs: tuple[bytes, ...]

@@ -12,7 +12,7 @@ from lightning_chaos.collective.actions import Landing
 from lightning_chaos.collective.layout import HEADER, Chunk, Layout, Place
 from lightning_chaos.collective.roots import Floats, Gather, Sum
 from lightning_chaos.planning.values import Tree
-from lightning_chaos.protocol.values import Uid
+from lightning_chaos.protocol.values import Uid, View
 
 
 class Space:
@@ -44,8 +44,8 @@ class Attempt:
     me: Uid
     epoch: int
     """Frames of this attempt carry it."""
-    origin: int
-    """View whose members contribute, by its plan."""
+    origin: View
+    """Whose members contribute, by its plan."""
     layout: Layout
     passed: dict[int, Place] = field(default_factory=dict)
     """Chunks whose result comes from a holder instead of being made anew, and on which way."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 from lightning_chaos.collective.actions import (
     Action,
-    AskCommit,
     Failed,
     Finished,
     Landing,
@@ -26,14 +25,16 @@ from lightning_chaos.collective.actions import (
     Verdict,
 )
 from lightning_chaos.collective.attempt import Space
+from lightning_chaos.collective.debtors import debtors
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
-from lightning_chaos.collective.layout import HEADER, Layout, Place
+from lightning_chaos.collective.intake import Intake
+from lightning_chaos.collective.layout import HEADER
 from lightning_chaos.collective.operation import Operation
+from lightning_chaos.collective.recovery import Recovery
 from lightning_chaos.collective.roots import Floats, total_weight
 from lightning_chaos.collective.views import Views
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
-from lightning_chaos.planning.forest import forest
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
 
 BEFORE_ALL = OpId(-1, 0)
@@ -63,6 +64,9 @@ class Exchange:
         self._frozen = False
         self._out: list[Action] = []
         self._hand = Hand(me, self._out)
+        self._intake = Intake(self._views, self._out)
+        self._came_s = 0.0
+        """When the last frame came, seconds."""
 
     def actions(self) -> list[Action]:
         """What is to be done since the last call, in order."""
@@ -189,16 +193,15 @@ class Exchange:
     def late(self) -> tuple[OpId, float, dict[Uid, int]] | None:
         """The operation under way, its seconds so far, and who owes this worker a contribution.
 
-        The seconds count from when this member had contributed all: until then it is itself the
-        one that others wait for.  With each debtor stands how many times the bound of one wait
-        it is good for, since it may wait for others in turn: once for itself and once for each
-        level of members below it.  A result that does not come names nobody: its root may itself
-        be waiting.
+        The seconds count from when this member had contributed all, for until then it is itself
+        the one that others wait for, or from the last frame that came.  For what stands with each
+        debtor see :func:`debtors`.
         """
         operation = self._current
         if operation is None or self._frozen or not operation.closed:
             return None
-        return operation.op, self._clock() - operation.closed_s, operation.owing()
+        since = max(operation.closed_s, self._came_s)
+        return operation.op, self._clock() - since, debtors(operation, self._me)
 
     # ---- from the peer -----------------------------------------------------------------------
 
@@ -245,39 +248,16 @@ class Exchange:
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
         """Where the payload of an arriving frame goes, or why nowhere."""
-        if frame.epoch > self._views.newest:
-            if self._views.must_ask(sender, frame.epoch):
-                self._out.append(AskCommit(sender, frame.epoch))
-            return Verdict.PAUSE
-        if self._frozen or frame.epoch < self._views.epoch or frame.op <= self._last:
-            # Frozen: a later view is to come, under which nothing of this one is wanted.
-            return Verdict.DROP
-        current = self._current
-        if current is None or frame.op > current.op:
-            return Verdict.PAUSE
-        if current.surplus(sender, frame):
-            return Verdict.DROP
-        if frame.epoch > current.attempt.epoch or frame.op < current.op:
-            self._accuse(
-                sender,
-                f"sent operation {frame.op} under epoch {frame.epoch}; here it is "
-                f"{current.op} under epoch {current.attempt.epoch}",
-            )
-            return Verdict.DROP
-        if frame.tag != current.tag and frame.chunk != HEADER:
-            # Another operation under this number: the header will tell everybody which.
-            return Verdict.DROP
-        fault = current.fault(sender, frame)
-        if fault:
-            self._accuse(sender, fault)
-            return Verdict.DROP
-        return current.land(sender, frame)
+        return self._intake.place(
+            sender, frame, current=self._current, last=self._last, frozen=self._frozen
+        )
 
     def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
         """The payload of a frame is whole in the landing that :meth:`place` gave."""
         current = self._current
         if landing.memory is None or current is None:
             return
+        self._came_s = self._clock()
         attempt = current.attempt
         del attempt.coming[sender, frame.chunk]
         chunk = attempt.layout.chunks[frame.chunk]
@@ -287,7 +267,7 @@ class Exchange:
             else:
                 self._hand.add(current, sender, chunk, frame.weight, landing.memory)
         except WireError as error:
-            self._accuse(sender, str(error))
+            self._out.append(Misbehaved(sender, str(error)))
         self._settle()
 
     # ---- one operation -----------------------------------------------------------------------
@@ -299,8 +279,7 @@ class Exchange:
                 f"{self._me} began operation {operation.op} but is no member of "
                 f"{f'epoch {view.epoch}' if view else 'any view'}"
             )
-        layout = Layout.of(view.uids, view.plan, operation.buckets)
-        operation.afresh(self._me, view.epoch, layout)
+        operation.afresh(self._me, view)
         self._current = operation
         self._hand.contribute(operation, operation.given())
         self._settle()
@@ -325,8 +304,7 @@ class Exchange:
             Finished(
                 op=operation.op,
                 label=operation.label,
-                epoch=attempt.origin,
-                members=attempt.layout.members,
+                view=attempt.origin,
                 weights=tuple(part.weight for part in parts),
                 total=total_weight(parts),
                 blobs=tuple(part.blob for part in parts),
@@ -340,22 +318,15 @@ class Exchange:
         self._views.impose(view)
         self._frozen = False
         self._out.append(Purge())
-        way = self._way(view, decision.sources, decision.behind)
-        if self._me in decision.sources and self._previous is not None:
-            self._pass_on(self._previous, view, way)
+        recovery = Recovery(self._me, view, decision, self._hand)
+        if self._previous is not None:
+            recovery.of_finished(self._previous)
         operation = self._current
-        if operation is None:
-            pass
-        elif operation.op <= decision.finished:
-            self._pass_on(operation, view, way)
-        elif decision.held:
-            self._keep(operation, view, decision)
-        else:
-            layout = Layout.of(view.uids, view.plan, operation.buckets)
-            operation.afresh(self._me, view.epoch, layout)
-            self._hand.contribute(operation, operation.given())
-        if operation is not None and operation.closed:
-            operation.closed_s = self._clock()  # the others' time begins anew, too
+        if operation is not None:
+            if (failed := recovery.of_current(operation)) is not None:
+                self._out.append(failed)
+            if operation.closed:
+                operation.closed_s = self._clock()  # the others' time begins anew, too
         self._settle()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -363,34 +334,3 @@ class Exchange:
                 self._start(waiting)
             except ChaosError as error:
                 self._out.append(Failed(waiting.op, error))
-
-    def _keep(self, operation: Operation, view: View, decision: Decision) -> None:
-        """Pass on the results that are held; do the others again with the same members."""
-        contributors = operation.attempt.layout.members
-        if contributors != decision.contributors:
-            problem = (
-                f"{self._me} began operation {operation.op} with {', '.join(contributors)}, but "
-                f"epoch {view.epoch} keeps results of {', '.join(decision.contributors)}"
-            )
-            self._out.append(Failed(operation.op, NodeLost(problem)))
-            return
-        holders = set(decision.held.values())
-        ways = {holder: self._way(view, (holder,), view.uids) for holder in holders}
-        operation.again(self._me, view.epoch, {c: ways[u] for c, u in decision.held.items()})
-        self._hand.pass_on(operation)
-        self._hand.contribute(operation, operation.given())
-
-    def _pass_on(self, operation: Operation, view: View, way: Place) -> None:
-        """Every result of a finished operation goes this way."""
-        every = range(len(operation.attempt.layout.chunks))
-        operation.again(self._me, view.epoch, dict.fromkeys(every, way))
-        self._hand.pass_on(operation)
-
-    def _way(self, view: View, sources: Sequence[Uid], through: Sequence[Uid]) -> Place:
-        """Where this member stands on the ways from these sources through these members."""
-        parents = forest(view.uids, view.missing, sources, through)
-        children = tuple(uid for uid in view.uids if parents.get(uid) == self._me)
-        return Place(parents.get(self._me), children)
-
-    def _accuse(self, uid: Uid, reason: str) -> None:
-        self._out.append(Misbehaved(uid, reason))

@@ -96,6 +96,11 @@ class Layout(msgspec.Struct, frozen=True):
         """Ranks of those whose contributions are in that member's sum, in order."""
         return chunk.tree.below(self.members.index(uid), len(self.members))
 
+    def patience(self, chunk: Chunk, uid: Uid) -> int:
+        """How many workers may keep the result of a chunk from that member, one after the other."""
+        rank, count = self.members.index(uid), len(self.members)
+        return chunk.tree.depth(rank) + chunk.tree.height(chunk.tree.root, count)
+
     def height(self, chunk: Chunk, uid: Uid) -> int:
         """Links down to the farthest member whose contribution is in that member's sum."""
         return chunk.tree.height(self.members.index(uid), len(self.members))

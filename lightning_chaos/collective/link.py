@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
 
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.frames import (
@@ -19,37 +18,21 @@ from lightning_chaos.collective.frames import (
     unpack,
     unpack_greeting,
 )
+from lightning_chaos.collective.owners import LinkOwner
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.transport.rate import PassiveRate
 
 GREETING_TIMEOUT_S = 5.0
 PIECE_BYTES = 256 << 10
 """Handed to the socket at once; what it does not take at once is copied by asyncio."""
 PACED_PIECE_BYTES = 32 << 10
+METERED_BYTES = 64 << 10
+"""Shorter payloads say nothing of the link's rate: they may all be here before one looks."""
 SHORTEST_WAIT_S = 0.0005
 
 _log = logging.getLogger(__name__)
-
-
-class LinkOwner(Protocol):
-    """Whom a link asks and tells; all on the loop."""
-
-    def greeted(self, link: Link, greeting: Greeting) -> bool:
-        """The other side has said who it is; False closes the connection."""
-        ...
-
-    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
-        """Where a payload goes (see :meth:`Exchange.place`)."""
-        ...
-
-    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
-        """A payload is whole."""
-        ...
-
-    def ended(self, link: Link, reason: str) -> None:
-        """The connection is gone, whoever closed it; said once."""
-        ...
 
 
 class Link(asyncio.BufferedProtocol):
@@ -84,6 +67,7 @@ class Link(asyncio.BufferedProtocol):
         self._landing: Landing | None = None
         self._left = 0
         self._paused = False
+        self._meter: PassiveRate | None = None
         # Sending.
         self._pacer: Pacer | None = None
         self._queue: deque[tuple[Frame, memoryview]] | None = None
@@ -170,6 +154,8 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes came (called by asyncio right after it read)."""
         self._target = self._target[nbytes:]
+        if self._meter is not None and self._frame is not None:
+            self._meter.received(asyncio.get_running_loop().time(), nbytes)
         if self._frame is not None and self._landing is None:
             self._left -= nbytes
             if not len(self._target):
@@ -231,6 +217,8 @@ class Link(asyncio.BufferedProtocol):
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+        elif self._meter is not None and frame.length >= METERED_BYTES:
+            self._meter.begin()  # its sender has all of it at hand
         if not len(self._target):
             self._payload_read()
 
@@ -238,10 +226,16 @@ class Link(asyncio.BufferedProtocol):
         frame, landing = self._frame, self._landing
         assert frame is not None
         self._frame = self._landing = None
+        if self._meter is not None:
+            self._meter.end()
         self._step = self._header_read
         self._expect(FRAME_BYTES)
         if landing is not None:
             self._owner.complete(self.uid, frame, landing)
+
+    def meter(self, meter: PassiveRate) -> None:
+        """Measure with this how fast payloads come."""
+        self._meter = meter
 
     # ---- sending -----------------------------------------------------------------------------
 

@@ -9,46 +9,23 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
 from lightning_chaos.collective.frames import Frame, Greeting
 from lightning_chaos.collective.link import PIECE_BYTES, Link
+from lightning_chaos.collective.owners import LinksOwner
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member, Uid
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial, send_at_once
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.transport.rate import PassiveRate
 
 CLOSE_TIMEOUT_S = 1.0
 LINGER_S = 10.0
 MAX_WORD_CHARS = 500
 
 _log = logging.getLogger(__name__)
-
-
-class LinksOwner(Protocol):
-    """The driver of an exchange; called on the loop, may call back at once."""
-
-    def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
-        """See :meth:`Exchange.place`."""
-        ...
-
-    def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
-        """See :meth:`Exchange.complete`."""
-        ...
-
-    def connected(self, uid: Uid) -> None:
-        """There is a link to that member (again)."""
-        ...
-
-    def broken(self, uid: Uid, reason: str) -> None:
-        """The link to that member is gone, and frames with it; not said of :meth:`drop`."""
-        ...
-
-    def word(self, uid: Uid, reason: str) -> None:
-        """That incarnation says through its worker that it votes no more."""
-        ...
 
 
 def dials(me: Member, other: Member) -> bool:
@@ -63,6 +40,8 @@ class _End:
     pacer: Pacer
     queue: deque[tuple[Frame, memoryview]] = field(default_factory=deque)
     link: Link | None = None
+    meter: PassiveRate = field(default_factory=PassiveRate)
+    """Of what comes from there, over all links that there have been."""
 
 
 class DataLinks:
@@ -171,6 +150,12 @@ class DataLinks:
         for link in links:
             link.abort("this worker ends")
         await asyncio.gather(*waits)
+
+    @property
+    def rates(self) -> dict[Uid, float]:
+        """Of what comes from each, bytes/s, where enough has come to say so."""
+        found = {uid: end.meter.estimate for uid, end in self._ends.items()}
+        return {u: e.bytes_per_s for u, e in found.items() if e is not None and not e.lower_bound}
 
     # ---- frames ------------------------------------------------------------------------------
 
@@ -296,6 +281,7 @@ class DataLinks:
             self._owner.broken(link.uid, "replaced by a new connection")
         end.link = link
         self._owner.connected(link.uid)
+        link.meter(end.meter)
         link.serve(end.queue, end.pacer)
         return True
 

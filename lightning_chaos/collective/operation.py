@@ -13,7 +13,7 @@ from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKin
 from lightning_chaos.collective.layout import HEADER, Chunk, Layout, Place, check_tiling
 from lightning_chaos.collective.roots import Floats, Part, pack_parts, unpack_parts
 from lightning_chaos.errors import ChaosError
-from lightning_chaos.protocol.values import OpId, Uid
+from lightning_chaos.protocol.values import OpId, Uid, View
 
 
 class Operation:
@@ -132,16 +132,17 @@ class Operation:
 
     # ---- attempts ----------------------------------------------------------------------------
 
-    def afresh(self, me: Uid, epoch: int, layout: Layout) -> None:
-        """Begin, or begin again: drop all results, the members of a view contribute.
+    def afresh(self, me: Uid, view: View) -> None:
+        """Begin, or begin again: drop all results, the members of this view contribute.
 
         Raises:
             ChaosError: the blob is too long for that many members.
         """
-        self.check(len(layout.members))
+        self.check(len(view.members))
         self.held.clear()
         self.total = None
-        self._try(Attempt(me, epoch, epoch, layout))
+        layout = Layout.of(view.uids, view.plan, self.buckets)
+        self._try(Attempt(me, view.epoch, view, layout))
 
     def check(self, members: int) -> None:
         """Make sure that the header of so many members can be sent.
@@ -279,17 +280,6 @@ class Operation:
         if frame.kind is FrameKind.CONTRIBUTION:
             attempt.came.add((sender, chunk.id))
         return landing
-
-    def owing(self) -> dict[Uid, int]:
-        """Children that owe a contribution, and over how many links they may wait for it
-        themselves, themselves included."""
-        attempt = self.attempt
-        owing: dict[Uid, int] = {}
-        for chunk in (attempt.layout.chunks[i] for i in attempt.sums):
-            for uid in attempt.sums[chunk.id].missing:
-                patience = 1 + attempt.layout.height(chunk, uid)
-                owing[uid] = min(patience, owing.get(uid, patience))
-        return owing
 
 
 def _part_limit(members: int) -> int:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from lightning_chaos.monitor.runlog import LogEvent
 
 MIN_DONOR_SHARE = 0.10
+MAX_OFF_PLAN = 0.10
 MIN_ACCURACY = 0.95
 SAME_IN_ALL_LOGS = (
     "data_epoch",
-    "origin",
+    "epoch",
     "members",
     "weights",
     "ranges",
@@ -34,6 +35,12 @@ class Donor:
     """Of all bytes of the pull, 0 to 1."""
     first_t: float
     last_t: float
+    planned_bytes: int | None = None
+    """By the last plan; None if the log does not say."""
+    planned_bytes_per_s: float | None = None
+    """Rate of its link that the plan counted on."""
+    bytes_per_s: float | None = None
+    """Rate that the transfer showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,11 @@ class PullFacts:
     """Every member of the view under which it pulled, also those that served nothing."""
     overlap_s: float
     """Seconds during which all donors were serving."""
+    shard_bytes: int = 0
+    planned_s: float | None = None
+    """When the last plan was made, seconds since the pull began; None if the log does not say."""
+    predicted_s: float | None = None
+    """When it expected the end; None if it knew no rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,19 @@ def _pull_facts(events: Sequence[LogEvent], pull: LogEvent) -> PullFacts:
         first, last = (
             (float(served[node]["first_t"]), float(served[node]["last_t"])) if size else (0.0, 0.0)
         )
-        donors.append(Donor(node, size, size / total if total else 0.0, first, last))
+        told = served.get(node, {})
+        donors.append(
+            Donor(
+                node,
+                size,
+                size / total if total else 0.0,
+                first,
+                last,
+                told.get("planned_bytes"),
+                told.get("planned_bytes_per_s"),
+                told.get("bytes_per_s"),
+            )
+        )
     overlap_s = (
         min(d.last_t for d in donors) - max(d.first_t for d in donors)
         if donors and all(d.bytes for d in donors)
@@ -111,6 +135,9 @@ def _pull_facts(events: Sequence[LogEvent], pull: LogEvent) -> PullFacts:
         shards=int(pull["shards"]),
         donors=tuple(donors),
         overlap_s=max(0.0, overlap_s),
+        shard_bytes=int(pull["shard_bytes"]),
+        planned_s=pull.fields.get("planned_s"),
+        predicted_s=pull.fields.get("predicted_s"),
     )
 
 
@@ -132,6 +159,20 @@ def check_donors(found: Sequence[PullFacts], newcomer: str) -> list[str]:
         f"less than {MIN_DONOR_SHARE:.0%}"
         for donor in mine[-1].donors
         if donor.share < MIN_DONOR_SHARE
+    ]
+
+
+def check_plan(found: Sequence[PullFacts], newcomer: str) -> list[str]:
+    """Every donor gave what was planned for it, within a tenth and one shard."""
+    mine = [p for p in found if p.node == newcomer]
+    if not mine:
+        return []
+    return [
+        f"{donor.node} gave {donor.bytes} bytes to {newcomer}, planned were {donor.planned_bytes}"
+        for donor in mine[-1].donors
+        if donor.planned_bytes is not None
+        and abs(donor.bytes - donor.planned_bytes)
+        > MAX_OFF_PLAN * donor.planned_bytes + mine[-1].shard_bytes
     ]
 
 

@@ -20,9 +20,12 @@ from lightning_chaos.demo.scenario import Order, Pace, Scenario
 from lightning_chaos.demo.timings import Deed
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.testing.cluster import LocalCluster
+from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.relays import Relays
 
 POLL_S = 0.05
 COMMAND_TIMEOUT_S = 20.0
+LINK_DELAY_MS = 5.0
 OUR_ARGS = ("--padding-mb", "64", "--max-epochs", "10000")
 
 
@@ -39,6 +42,8 @@ class Settings:
         limit_s: seconds after which the demo fails.
         pace: rounds between the events.
         replay: recompute the run from its logs at the end.
+        links_mbit: Mbit/s of the newcomer's link to each of the first nodes, through relays instead
+            of pacing; none for links that are all alike.
     """
 
     nodes: int = 3
@@ -49,20 +54,68 @@ class Settings:
     limit_s: float = 180.0
     pace: Pace = field(default_factory=Pace)
     replay: bool = False
+    links_mbit: Sequence[float] = ()
+
+    @property
+    def founders(self) -> list[str]:
+        """Names of the nodes that start first."""
+        return [f"n{i}" for i in range(1, self.nodes + 1)]
+
+    @property
+    def newcomer(self) -> str:
+        """Name of the one that joins them."""
+        return f"n{self.nodes + 1}"
+
+    @property
+    def about_links(self) -> str:
+        """How fast they are, for people."""
+        if not self.links_mbit:
+            return f"each link paced to {self.link_rate_mbit:g} Mbit/s by our own sender"
+        rates = ", ".join(f"{rate:g}" for rate in self.links_mbit)
+        return (
+            f"the newcomer's links carry {rates} Mbit/s with a round trip of "
+            f"{2 * LINK_DELAY_MS:g} ms, through a relay"
+        )
+
+
+def rates_of(links: str) -> tuple[float, ...]:
+    """Rates as on the command line, Mbit/s.
+
+    Raises:
+        ConfigError: not numbers with commas between them.
+    """
+    try:
+        return tuple(float(rate) for rate in links.split(",")) if links else ()
+    except ValueError:
+        raise ConfigError(
+            f"--links {links}: give one rate for each node, in Mbit/s, as 200,100,50"
+        ) from None
 
 
 def play(settings: Settings, console: Console) -> Report:
     """Run the demo and judge it.
 
     Raises:
-        ConfigError: the script does not exist, or the log directory holds an older run.
+        ConfigError: the script does not exist, the log directory holds an older run, or the links
+            are not one for each node, or too fast for the relay.
     """
     script = settings.script or our_script()
     if not script.is_file():
         raise ConfigError(f"{script} does not exist; name a training script with --script FILE.py")
     if settings.keep_logs and any((settings.keep_logs / "logs").glob("*.jsonl")):
         raise ConfigError(f"{settings.keep_logs} holds the logs of an older run; take another")
+    if settings.links_mbit and len(settings.links_mbit) != settings.nodes:
+        raise ConfigError(
+            f"--links has {len(settings.links_mbit)} rates, and {settings.nodes} nodes start "
+            "(--nodes): give one rate for each"
+        )
     with contextlib.ExitStack() as stack:
+        relays = None
+        if settings.links_mbit:
+            relays = stack.enter_context(Relays())
+            for node, rate in zip(settings.founders, settings.links_mbit, strict=True):
+                shape = Shape(rate_mbit=rate, delay_ms=LINK_DELAY_MS)
+                relays.shape(shape, node, settings.newcomer)
         directory = settings.keep_logs or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-demo-"))
         )
@@ -74,11 +127,11 @@ def play(settings: Settings, console: Console) -> Report:
                 script,
                 args=args,
                 directory=directory,
-                env={"CHAOS_LINK_RATE": f"{settings.link_rate_mbit:g}"},
+                env={"CHAOS_LINK_RATE": "0" if relays else f"{settings.link_rate_mbit:g}"},
                 cwd=None if settings.script is None else Path.cwd(),
             )
         )
-        facts = _Play(settings, cluster, console).run()
+        facts = _Play(settings, cluster, relays, console).run()
         return make_report(sorted(cluster.events, key=lambda e: e.t), facts)
 
 
@@ -89,19 +142,21 @@ def our_script() -> Path:
 
 
 class _Play:
-    def __init__(self, settings: Settings, cluster: LocalCluster, console: Console) -> None:
+    def __init__(
+        self, settings: Settings, cluster: LocalCluster, relays: Relays | None, console: Console
+    ) -> None:
         self._settings = settings
         self._cluster = cluster
         self._console = console
-        self._founders = [f"n{i}" for i in range(1, settings.nodes + 1)]
-        self._newcomer = f"n{settings.nodes + 1}"
+        self._relays = relays
+        self._founders, self._newcomer = settings.founders, settings.newcomer
         self._scenario = Scenario(self._founders, self._newcomer, settings.pace)
         self._deeds: list[Deed] = []
         self._exits: dict[str, int] = {}
         self._t0 = time.time()
         title = (
-            f"lightning-chaos demo · {settings.nodes} nodes and a newcomer · each link paced to "
-            f"{settings.link_rate_mbit:g} Mbit/s by our own sender · run {cluster.run}"
+            f"lightning-chaos demo · {settings.nodes} nodes and a newcomer · "
+            f"{settings.about_links} · run {cluster.run}"
         )
         self._board = Board(title, [*self._founders, self._newcomer], self._t0)
 
@@ -135,15 +190,19 @@ class _Play:
             problem=problem,
             seconds=time.monotonic() - begin,
             accuracy_required=self._settings.script is None,
+            plan_required=bool(self._settings.links_mbit),
             replayed=None if problem or not self._settings.replay else self._replay(),
         )
 
     def _start_nodes(self) -> None:
         env = {"CHAOS_MIN_MEMBERS": str(len(self._founders))}
-        self._cluster.start(*self._founders, env=env)
-        self._cluster.start(
-            self._newcomer, env=env | {"CHAOS_JOIN_AT": str(self._settings.pace.join_at)}
-        )
+        for node in self._founders:
+            self._cluster.start(node, env=env | self._road_for(node))
+        env["CHAOS_JOIN_AT"] = str(self._settings.pace.join_at)
+        self._cluster.start(self._newcomer, env=env | self._road_for(self._newcomer))
+
+    def _road_for(self, node: str) -> dict[str, str]:
+        return self._relays.env_for(node) if self._relays else {}
 
     @contextlib.contextmanager
     def _screen(self) -> Iterator[Live | None]:

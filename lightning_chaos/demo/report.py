@@ -20,6 +20,7 @@ from lightning_chaos.demo.checks import (
     check_donors,
     check_left,
     check_once,
+    check_plan,
     digests,
     pulls,
     stable_rounds,
@@ -54,6 +55,8 @@ class Facts:
     seconds: float
     accuracy_required: bool
     """A finishing node without a test accuracy is a failure (our own script has one)."""
+    plan_required: bool = False
+    """The newcomer's donors must give what was planned for them."""
     replayed: Replayed | None = None
     """None if it was not asked for."""
 
@@ -110,6 +113,8 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
             f"{n} ended with exit code {facts.exits[n]}" for n in finishing if facts.exits.get(n)
         ]
         failures += check_donors(found_pulls, facts.newcomer)
+        if facts.plan_required:
+            failures += check_plan(found_pulls, facts.newcomer)
         failures += check_digests(found_digests, finishing)
         failures += check_accuracy(found_accuracies, finishing, required=facts.accuracy_required)
         for deed in facts.deeds:
@@ -193,20 +198,32 @@ def _timing_table(report: Report) -> Table:
 
 
 def _pull_line(pull: PullFacts) -> str:
+    predicted = ""
+    if pull.predicted_s is not None:
+        predicted = f" ({pull.predicted_s:.2f} s by the plan of {pull.planned_s:.2f} s)"
     return (
         f"{pull.node} pulled {pull.bytes / 1e6:.1f} MB in {pull.shards} shards at round "
-        f"{pull.round}: {pull.seconds:.2f} s, {pull.overlap_s:.2f} s of it from all at once"
+        f"{pull.round}: {pull.seconds:.2f} s{predicted}, "
+        f"{pull.overlap_s:.2f} s of it from all at once"
     )
 
 
 def _pull_table(pull: PullFacts) -> Table:
     table = Table()
-    for name in ("donor", "MB", "share", "serving (s)"):
+    for name in ("donor", "planned MB", "MB", "share", "planned Mbit/s", "Mbit/s", "serving (s)"):
         table.add_column(name)
     began = min((d.first_t for d in pull.donors if d.bytes), default=0.0)
     for donor in pull.donors:
         span = f"{donor.first_t - began:.2f} – {donor.last_t - began:.2f}" if donor.bytes else "–"
-        table.add_row(donor.node, f"{donor.bytes / 1e6:.1f}", f"{donor.share:.0%}", span)
+        table.add_row(
+            donor.node,
+            _scaled(donor.planned_bytes, 1e-6),
+            f"{donor.bytes / 1e6:.1f}",
+            f"{donor.share:.0%}",
+            _scaled(donor.planned_bytes_per_s, 8e-6),
+            _scaled(donor.bytes_per_s, 8e-6),
+            span,
+        )
     return table
 
 
@@ -220,6 +237,10 @@ def _end_table(report: Report) -> Table:
             node, report.digests.get(node, "–")[:24], f"{name} {value:.3f}" if name else "–"
         )
     return table
+
+
+def _scaled(figure: float | None, by: float) -> str:
+    return "–" if figure is None else f"{figure * by:.1f}"
 
 
 def _ms(seconds: float | None) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.peer.config import PeerConfig, encode_config
-from lightning_chaos.protocol.local import AnyLocal, Local, decode_local, encode_local
+from lightning_chaos.protocol.local import AnyLocal, Beat, Local, decode_local, encode_local
 from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.door import Kind
 
@@ -24,6 +24,8 @@ _TERMINATE_S = 2.0
 _KILL_S = 5.0
 _FDS_AT_ONCE = 8
 _logger = logging.getLogger(__name__)
+SILENCE_S = 10.0
+"""So long a peer that has started may say nothing, seconds; it beats at least every second."""
 _lingering: list[subprocess.Popen[bytes]] = []
 """Released peers that this process must reap once they have ended."""
 
@@ -98,6 +100,7 @@ class PeerClient:
         on_message: Callable[[AnyLocal], None],
         on_socket: Callable[[Kind, socket.socket], None],
         on_gone: Callable[[str], None],
+        silence_s: float,
     ) -> None:
         self._process = process
         self._channel = channel
@@ -107,7 +110,10 @@ class PeerClient:
         self._closed = False
         loop = asyncio.get_running_loop()
         loop.add_reader(process.handover, self._take_sockets)
+        self._heard_at: float | None = None
+        self._silent = ""
         self._listener = loop.create_task(self._listen())
+        self._watcher = loop.create_task(self._watch(silence_s))
 
     @classmethod
     async def connect(
@@ -117,6 +123,7 @@ class PeerClient:
         on_message: Callable[[AnyLocal], None],
         on_socket: Callable[[Kind, socket.socket], None],
         on_gone: Callable[[str], None],
+        silence_s: float = SILENCE_S,
     ) -> PeerClient:
         """Take over a started peer; all callbacks run on the running loop.
 
@@ -127,11 +134,12 @@ class PeerClient:
                 them.
             on_gone: called once, with the reason, when the peer process has ended and is
                 reaped; not called after :meth:`aclose` has begun.
+            silence_s: a peer that has said nothing for so long hangs, and is killed, seconds.
         """
         process.control.setblocking(False)
         process.handover.setblocking(False)
         channel = await Channel.over(process.control)
-        return cls(process, channel, on_message, on_socket, on_gone)
+        return cls(process, channel, on_message, on_socket, on_gone, silence_s)
 
     @property
     def pid(self) -> int:
@@ -148,6 +156,7 @@ class PeerClient:
         See :meth:`release` for the peer of a finished run.
         """
         self._closed = True
+        self._watcher.cancel()
         self._channel.close()
         await self._end_process(grace_s)
         await self._listener
@@ -163,7 +172,8 @@ class PeerClient:
         self._channel.close()
         await self._channel.wait_closed()
         self._listener.cancel()
-        await asyncio.gather(self._listener, return_exceptions=True)
+        self._watcher.cancel()
+        await asyncio.gather(self._listener, self._watcher, return_exceptions=True)
         self._let_go()
         _lingering.append(self._process.process)
 
@@ -173,11 +183,29 @@ class PeerClient:
             self._process.handover.close()
         self._channel.abort()
 
+    async def _watch(self, silence_s: float) -> None:
+        """End a peer that is stopped or hangs: without it this worker would wait for ever."""
+        loop, doubt = asyncio.get_running_loop(), False
+        while True:
+            await asyncio.sleep(silence_s / 4)
+            heard_at = self._heard_at
+            silent = heard_at is not None and loop.time() - heard_at > silence_s
+            # Once more after a while: this process may have been stopped together with it.
+            if silent and doubt:
+                self._silent = f"; it had said nothing for {silence_s:g} s"
+                self._process.process.kill()
+                return
+            doubt = silent
+
     async def _listen(self) -> None:
         reason = ""
+        loop = asyncio.get_running_loop()
         try:
             while (data := await self._channel.receive()) is not None:
-                self._on_message(decode_local(data))
+                self._heard_at = loop.time()
+                message = decode_local(data)
+                if not isinstance(message, Beat):
+                    self._on_message(message)
         except WireError as error:
             reason = f"; what it said is not understood: {error}"
         except Exception as error:
@@ -188,8 +216,9 @@ class PeerClient:
         await self._end_process(grace_s=0.0 if reason else 1.0)
         if not self._closed:
             self._closed = True
+            self._watcher.cancel()
             self._let_go()
-            self._on_gone(f"{self._obituary()}{reason}")
+            self._on_gone(f"{self._obituary()}{self._silent}{reason}")
 
     async def _end_process(self, grace_s: float) -> None:
         """Wait for the process, then be less and less patient; it is reaped afterwards."""

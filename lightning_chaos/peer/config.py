@@ -10,6 +10,9 @@ from lightning_chaos.errors import AddressError, WireError
 from lightning_chaos.protocol.values import Past
 from lightning_chaos.transport.address import check_allowed
 
+WORKER_PATIENCE_S = 300.0
+"""How long a worker may take for what is no round, where nothing is set, seconds."""
+
 
 class PeerConfig(msgspec.Struct, frozen=True):
     """Settings of one peer process; the first message on the worker's channel."""
@@ -27,7 +30,7 @@ class PeerConfig(msgspec.Struct, frozen=True):
     min_members: int = 1
     """Members needed before the first round may start."""
     may_found: bool = True
-    """Found the run if there is none; else wait for it, up to ``worker_timeout_s``."""
+    """Found the run if there is none; else wait for it, up to :attr:`start_timeout_s`."""
     alone: bool = False
     """A side without a quorum goes on alone, as an island (``quorum="any"``)."""
     past: Past = Past()
@@ -38,10 +41,12 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Of the run, should this node found it."""
     base_epoch: int = 0
     """Last epoch this node knew: should it found the run anew, its view is above that."""
-    timeout_s: float = 1.0
-    """Longest silence of another peer tolerated, seconds."""
-    worker_timeout_s: float = 300.0
-    """Longest time a worker may take to freeze or make progress, seconds."""
+    timeout_s: float | None = None
+    """Longest silence of another peer tolerated, seconds; None to derive it from round trips."""
+    worker_timeout_s: float | None = None
+    """Longest time a worker may work on one round, seconds; None to derive it from its past."""
+    start_timeout_s: float = 600.0
+    """How long a node waits for enough others to begin with, seconds."""
     linger_s: float = 30.0
     """How long a finished run is told to latecomers, seconds."""
     insecure: bool = False
@@ -52,6 +57,11 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Directory for discovery on this machine, '' for the user's runtime directory."""
     log_level: str = "INFO"
     """Name of a level of :mod:`logging`."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long a worker may take to freeze, or a pull to get on, seconds."""
+        return WORKER_PATIENCE_S if self.worker_timeout_s is None else self.worker_timeout_s
 
     def check_host(self) -> None:
         """Refuse a host that may not be used or that nobody could dial.

@@ -29,6 +29,8 @@ from lightning_chaos.transport.door import Kind
 
 _RETRY_S = 0.05
 _GONE_POLL_S = 0.01
+_MOST_PATIENCE = 4
+"""A member that was never reached is given up to so many timeouts to answer."""
 _logger = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ class Links:
     Args:
         me: this incarnation.
         run: id of the run.
-        timeout_s: how long a member is dialled before it is reported unlinked, seconds; half
+        timeout_of: how long a member is dialled before it is reported unlinked, seconds; half
             of that when a link was up before.
         insecure: whether addresses that are not loopback may be dialled.
         emit: takes Linked, Unlinked and Heard; never called from within :meth:`connect`,
@@ -62,7 +64,7 @@ class Links:
         me: Member,
         run: str,
         *,
-        timeout_s: float,
+        timeout_of: Callable[[Uid], float],
         insecure: bool,
         emit: Callable[[Event], None],
         in_view: Callable[[Uid], bool],
@@ -72,7 +74,7 @@ class Links:
     ) -> None:
         self._me = me
         self._run = run
-        self._timeout_s = timeout_s
+        self._timeout_of = timeout_of
         self._insecure = insecure
         self._emit = emit
         self._in_view = in_view
@@ -100,7 +102,9 @@ class Links:
             return
         self._wanted[member.uid] = member
         if not self._open.get(member.uid) and member.uid not in self._dialling:
-            self._dial_soon(member, self._timeout_s, "it was never reached", retry=True)
+            self._dial_soon(
+                member, self._timeout_of(member.uid), "it was never reached", retry=True
+            )
 
     def send(self, to: Uid, message: Message) -> None:
         """Send on the oldest connection that is alive; dropped if there is none."""
@@ -214,7 +218,7 @@ class Links:
         if not needed or member.port == 0:
             self._report_down(member.uid, reason)
         elif member.uid not in self._dialling:
-            self._dial_soon(member, self._timeout_s / 2, reason, retry=False)
+            self._dial_soon(member, self._timeout_of(member.uid) / 2, reason, retry=False)
 
     def _close(self, channel: Channel) -> None:
         self._closing.add(channel)
@@ -237,11 +241,15 @@ class Links:
         if why is None:
             return
         self._report_down(member.uid, f"{reason}; {why}")
+        patience = 1
         while self._in_view(member.uid) and not _is_gone(member, self._me):
-            await asyncio.sleep(self._timeout_s / 2)
+            timeout_s = self._timeout_of(member.uid)
+            await asyncio.sleep(timeout_s / 2)
             if self._open.get(member.uid):
                 return
-            why = await self._dial_until(member, self._timeout_s, retry=False)
+            if retry:  # it may be far away, which nobody knows before a link has been up
+                patience = min(2 * patience, _MOST_PATIENCE)
+            why = await self._dial_until(member, patience * timeout_s, retry=False)
             if why is None:
                 return
             if member.uid in self._up:

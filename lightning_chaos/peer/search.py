@@ -45,6 +45,7 @@ class NotYet:
     """There is no run, and this node does not found it now: look again soon."""
 
     reason: str
+    """For people; '' if they are told already."""
 
 
 class Search(Protocol):
@@ -150,6 +151,7 @@ class AddressSearch:
         self._known = known
         self._patience_s = patience_s
         self._candidate_patience_s = candidate_patience_s
+        self._links = links
         self._calls = _Calls(links)
 
     @contextlib.asynccontextmanager
@@ -169,7 +171,8 @@ class AddressSearch:
         await calls.make(asked, self._candidate_patience_s if listed else self._patience_s)
         listed = listed or self._me.uid in calls.met.values()
         if calls.answered or (listed and not calls.refused):
-            return Searched(exclusive=False)
+            silent = tuple(str(a) for a in others if calls.met.get(a) not in self._links.up)
+            return Searched(exclusive=False, silent=silent)
         why = "; ".join(f"{a}: {calls.why(a)}" for a in others)
         return Searched(
             exclusive=False,

@@ -29,7 +29,9 @@ from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Graph
 
 MIN_SHARD_BYTES = 64 << 10
 MAX_SHARD_BYTES = 4 << 20
-WANTED_SHARDS = 64
+WANTED_SHARDS = 256
+"""With so many, a plan with rates four times wrong costs 5 % in the mean (tests, virtual time);
+with requests under way all the time a shard has next to no overhead."""
 
 
 class DonorLink(msgspec.Struct, frozen=True):
@@ -185,7 +187,7 @@ def donors_of(
 
 
 def choose_shard_bytes(total_bytes: int) -> int:
-    """The largest of 64 KiB, 128 KiB … 4 MiB that still cuts a state into 64 shards or more.
+    """The largest of 64 KiB, 128 KiB … 4 MiB that still cuts a state into 256 or more.
 
     A state too small for that gets the smallest.
     """

@@ -21,24 +21,17 @@ bucket costs every member messages.  There are at most three trees for each memb
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import msgspec
 
-from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.capacity import Capacity, Edge
 from lightning_chaos.planning.graph import Graph
-from lightning_chaos.planning.mesh import cut_off, mesh_plan
+from lightning_chaos.planning.layout import PARTS, Layout
+from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.planning.shares import best_shares
-from lightning_chaos.planning.values import ReducePlan, Tree
-
-MESSAGE_S = 1e-4
-"""What it costs a member to send or take in one message, seconds.
-
-Two members on loopback reduce 4 KB in 0.7 ms, with six messages each."""
+from lightning_chaos.planning.values import ReducePlan
 
 _GOOD_ENOUGH = 1.05
 """Direct trees are taken if no others can be faster by more: they relay nothing."""
@@ -46,7 +39,6 @@ _MAX_HEIGHT = 3
 _FEW = 24
 """Most members for which shares are exact; they take seconds beyond."""
 _MAX_SMALL_BYTES = 1 << 30
-_PARTS = 10_000
 _LEAST_PARTS = 25
 """A tree of less is left out: its messages would cost more than it carries."""
 
@@ -87,7 +79,7 @@ def plan_reduce(graph: Graph) -> Reduction:
     capacity = Capacity(graph)
     if len(graph.members) == 1:
         return Reduction(mesh_plan(graph.members), math.inf, 0.0, 0.0, math.inf)
-    layout = _Layout(capacity)
+    layout = Layout(capacity)
     quick = layout.quick()
     trees, bound = _choose(capacity)
     slowest_s = _slowest_s(capacity, trees)
@@ -104,6 +96,29 @@ def plan_reduce(graph: Graph) -> Reduction:
         shares=tuple(piece.share // divisor for piece in rooted),
     )
     return Reduction(plan, 1 / slowest_s, latency_s, quick_s, bound)
+
+
+def predict(plan: ReducePlan, graph: Graph) -> Reduction:
+    """What a plan promises on links for which it may not have been made.
+
+    Args:
+        plan: without a fault, over links that are in the graph.
+        graph: the cluster; members oldest first, as in the view.
+
+    Raises:
+        PlanError: there are no members, or the plan uses a link that is not in the graph.
+    """
+    capacity = Capacity(graph)
+    if len(graph.members) == 1:
+        return Reduction(plan, math.inf, 0.0, 0.0, math.inf)
+    layout = Layout(capacity)
+    trees = [
+        (layout.edges(tree), share) for tree, share in zip(plan.trees, plan.shares, strict=True)
+    ]
+    latency_s = max(map(layout.reach_s, plan.trees)) + layout.handling_s(plan.trees)
+    quick_s = layout.reach_s(plan.quick) + layout.handling_s([plan.quick])
+    rate = 1 / _slowest_s(capacity, trees)
+    return Reduction(plan, rate, latency_s, quick_s, capacity.simple_bound)
 
 
 def _small(more_latency_s: float, less_byte_s: float) -> int:
@@ -140,7 +155,7 @@ def _weigh(
         best = best_shares([capacity.uses(edges) for edges in pool], capacity.capacities)
         rates, bound = list(best.rates), min(bound, capacity.bound(best.prices))
     total = sum(rates)
-    parts = [round(_PARTS * rate / total) for rate in rates]
+    parts = [round(PARTS * rate / total) for rate in rates]
     least = min(_LEAST_PARTS, max(parts))
     return [(e, part) for e, part in zip(pool, parts, strict=True) if part >= least], bound
 
@@ -154,106 +169,3 @@ def _slowest_s(capacity: Capacity, trees: Iterable[tuple[tuple[Edge, ...], int]]
         for row, use in capacity.uses(edges).items():
             load[row] = load.get(row, 0.0) + use * share / total
     return capacity.seconds_per_byte(load)
-
-
-# ---- roots and pieces -----------------------------------------------------------------------
-
-
-class _Piece(NamedTuple):
-    tree: Tree
-    share: int
-    reach_s: float
-    """Round trip of the farthest member, seconds."""
-    byte_s: float
-    """Seconds per byte of a piece that goes over the tree alone."""
-
-
-class _Place(NamedTuple):
-    """Of a member in a tree."""
-
-    far_s: float
-    byte_s: float
-    parent: int
-
-
-class _Layout:
-    """Hangs trees on their roots."""
-
-    def __init__(self, capacity: Capacity) -> None:
-        self._capacity = capacity
-        self._count = len(capacity.members)
-        self._near: list[dict[int, tuple[float, float]]] = [{} for _ in capacity.members]
-        for (a, b), round_trip_s in capacity.round_trip_s.items():
-            byte_s = 2 / capacity.capacities[capacity.links[a, b]]
-            self._near[a][b] = self._near[b][a] = round_trip_s + 4 * MESSAGE_S, byte_s
-
-    def quick(self) -> _Piece:
-        """The tree whose farthest member is nearest; of equals the one of the oldest root."""
-        everybody = [set(near) for near in self._near]
-        hung = (self._hang(root, everybody) for root in range(self._count))
-        best = min(hung, key=lambda piece: piece.reach_s)
-        edges = [(min(link), max(link)) for link in best.tree.links(self._count)]
-        card_s = self._capacity.seconds_per_byte(self._capacity.uses(edges))
-        return best._replace(byte_s=max(best.byte_s, card_s))
-
-    def pieces(self, edges: Sequence[Edge], share: int, slowest_s: float) -> list[_Piece]:
-        """The tree as often as its pieces are to be cut, from each of its centres in turn.
-
-        A piece waits at each member on its way for the whole of it to come; cut finer, so that
-        this takes no longer than the slowest link has to work anyway.
-        """
-        near: list[set[int]] = [set() for _ in range(self._count)]
-        for a, b in edges:
-            near[a].add(b)
-            near[b].add(a)
-        centres = [self._hang(root, near) for root in self._centres(near)]
-        alone_s = centres[0].byte_s * share / _PARTS
-        number = math.ceil(alone_s / slowest_s - 1e-3)
-        number = min(number, share)
-        cuts = [share * i // number for i in range(number + 1)]
-        return [
-            centres[i % len(centres)]._replace(share=cuts[i + 1] - cuts[i]) for i in range(number)
-        ]
-
-    def handling_s(self, trees: Iterable[Tree]) -> float:
-        """What the busiest member spends on the messages of all these trees, seconds."""
-        busy = [0] * self._count
-        for tree in trees:
-            for rank, parent in tree.links(self._count):  # up and down, at both ends
-                busy[rank] += 2
-                busy[parent] += 2
-        return max(busy) * MESSAGE_S
-
-    def _centres(self, near: Sequence[Iterable[int]]) -> list[int]:
-        """Whose farthest member is nearest in a tree: it is one of the two that are farthest."""
-        one = self._reach(0, near)
-        one = self._reach(max(one, key=one.__getitem__), near)
-        other = self._reach(max(one, key=one.__getitem__), near)
-        farthest = [max(one[rank].far_s, other[rank].far_s) for rank in range(self._count)]
-        nearest = min(farthest) * (1 + 1e-9)
-        return [rank for rank, far_s in enumerate(farthest) if far_s <= nearest]
-
-    def _hang(self, root: int, near: Sequence[Iterable[int]]) -> _Piece:
-        """The tree of shortest round trips from this root over the links in ``near``."""
-        reach = self._reach(root, near)
-        star = all(place.parent == root for place in reach.values())
-        tree = Tree(root, () if star else tuple(reach[r].parent for r in range(self._count)))
-        far_s = max(place.far_s for place in reach.values())
-        return _Piece(tree, 0, far_s, max(place.byte_s for place in reach.values()))
-
-    def _reach(self, root: int, near: Sequence[Iterable[int]]) -> dict[int, _Place]:
-        """Shortest round trips from there over the links in ``near`` (Dijkstra)."""
-        reach: dict[int, _Place] = {}
-        queue = [(0.0, 0.0, root, root)]
-        while queue:
-            far_s, byte_s, rank, parent = heapq.heappop(queue)
-            if rank in reach:
-                continue
-            reach[rank] = _Place(far_s, byte_s, parent)
-            for other in near[rank]:
-                if other not in reach:
-                    hop_s, hop_byte_s = self._near[rank][other]
-                    heapq.heappush(queue, (far_s + hop_s, byte_s + hop_byte_s, other, rank))
-        if len(reach) < self._count:
-            raise PlanError(cut_off(self._capacity.members, reach))
-        return reach

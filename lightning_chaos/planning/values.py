@@ -59,6 +59,13 @@ class Tree(msgspec.Struct, frozen=True, array_like=True, dict=True):
             level = [child for one in level for child in self.children(one, members)]
         return height
 
+    def depth(self, rank: int) -> int:
+        """Links from that member up to the root."""
+        depth = 0
+        while (parent := self.parent(rank)) is not None:
+            rank, depth = parent, depth + 1
+        return depth
+
     def links(self, members: int) -> list[tuple[int, int]]:
         """Every member but the root with its parent, in member order."""
         parents = self.parents or (self.root,) * members

@@ -17,6 +17,7 @@ from lightning_chaos.protocol.messages import (
 )
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.survey import Survey
 from lightning_chaos.protocol.values import Member, Uid, View
 
 
@@ -32,6 +33,8 @@ class Agreement:
         self._standing = standing
         self._requests = requests
         self.lead = Lead(standing.me.uid, standing.timeouts, alone=standing.alone)
+        self.survey = Survey(standing, self.lead.drafts.replanning)
+        """What is measured of the links, for plans."""
         self.leaves_at: int | None = None
         """Round from which on this leaver has no part any more."""
         self._told: tuple[Uid, ...] = ()
@@ -113,6 +116,7 @@ class Agreement:
         stays_frozen = standing.acceptor.frozen and not recovered
         standing.acceptor.installed(view.epoch)
         self.lead.installed(standing.now, view, old)
+        self.survey.installed(view)
         self._requests.installed(view, old, recovered=recovered)
         if stays_frozen or standing.acceptor.frozen:
             # For a change that came to nothing, or a later one that most likely will.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.events import Connect
+from lightning_chaos.protocol.events import Connect, Hangup, Searched
 from lightning_chaos.protocol.founding import Founding
 from lightning_chaos.protocol.messages import (
     Accept,
@@ -14,7 +14,7 @@ from lightning_chaos.protocol.messages import (
     ViewNews,
     Withdraw,
 )
-from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.standing import START_ADVICE, Role, Standing
 from lightning_chaos.protocol.values import Lineage, Member, Uid, View
 
 PATIENCE = 10
@@ -29,6 +29,7 @@ class Arrival:
         min_members: acceptances that a founder needs when candidates meet.
         base_epoch: last epoch this node knew.
         generation: of a view that it founds.
+        start_timeout_s: longest time that candidates wait for each other, seconds.
         guarded: who has won among candidates founds only when a search says that nobody else can.
     """
 
@@ -38,6 +39,7 @@ class Arrival:
         min_members: int,
         base_epoch: int,
         generation: int,
+        start_timeout_s: float,
         *,
         guarded: bool,
     ) -> None:
@@ -46,7 +48,10 @@ class Arrival:
         self._min_members = min_members
         self._base_epoch = base_epoch
         self._generation = generation
+        self._start_timeout_s = start_timeout_s
         self._guarded = guarded
+        self._began_at: float | None = None
+        self._silent: tuple[str, ...] = ()
         self._problem_at: float | None = None
         self._asked_at = float("-inf")
         self._alone_since: float | None = None
@@ -56,7 +61,7 @@ class Arrival:
     def met(self, member: Member) -> None:
         """A link came up."""
         standing = self._standing
-        if standing.role is Role.SEARCHING:
+        if standing.role is Role.SEARCHING and member.port != 0:
             standing.out += self._founding.met(member)
             if self._min_members > 1:
                 self._introduce(member)
@@ -64,7 +69,7 @@ class Arrival:
     def _introduce(self, member: Member) -> None:
         """Candidates that were told of one in common must meet, too."""
         standing = self._standing
-        others = [m for uid, m in standing.linked.items() if uid != member.uid]
+        others = [m for m in self._others if m.uid != member.uid]
         if others:
             standing.send(member.uid, Introduce(tuple(others)))
         for other in others:
@@ -92,14 +97,40 @@ class Arrival:
         """See :attr:`Founding.acceptors`."""
         return self._founding.acceptors
 
-    def searched(self, exclusive: bool, problem: str) -> None:
-        """Discovery has tried every address it knows."""
+    @property
+    def _others(self) -> list[Member]:
+        """Everybody linked but visitors, who have no door."""
+        return [m for m in self._standing.linked.values() if m.port != 0]
+
+    @property
+    def waiting(self) -> str:
+        """What a candidate waits for, for people; '' for nothing."""
         standing = self._standing
+        if standing.role is not Role.SEARCHING or self._min_members == 1 or self._began_at is None:
+            return ""
+        names = sorted(m.node for m in (standing.me, *self._others))
+        here = f"({', '.join(names)})"
+        if len(names) >= self._min_members:
+            return f"{len(names)} nodes are here and agree who founds the run {here}"
+        text = f"{len(names)} of {self._min_members} nodes are here to found the run {here}"
+        return f"{text}; nobody answers at {', '.join(self._silent)}" if self._silent else text
+
+    @property
+    def hint(self) -> str:
+        """How long it waits."""
+        return f"giving up after {self._start_timeout_s:g} s"
+
+    def searched(self, found: Searched) -> None:
+        """Discovery has tried every address it knows."""
+        standing, exclusive = self._standing, found.exclusive
         if standing.role is not Role.SEARCHING:
             return
-        if problem:
-            self._give_up(problem)
-        elif exclusive and (self._founding.won or not standing.linked):
+        self._silent = found.silent
+        if self._began_at is None:
+            self._began_at = standing.now
+        if found.problem:
+            self._give_up(found.problem)
+        elif exclusive and (self._founding.won or not self._others):
             self._found()
         elif exclusive:
             # Whoever is linked is of the run and will tell its view; if not, that is a problem.
@@ -127,14 +158,19 @@ class Arrival:
             for uid, status in standing.statuses.items():
                 if status.epoch > 0:
                     standing.send(uid, AskCommit(status.epoch))
-        if self._problem_at is not None and standing.now > self._problem_at:
+        if self._began_at is not None and standing.now - self._began_at > self._start_timeout_s:
+            what = self.waiting or "no run was found"
+            self._give_up(f"waited {self._start_timeout_s:g} s: {what}. {START_ADVICE}")
+        elif self._problem_at is not None and standing.now > self._problem_at:
             names = ", ".join(m.node for m in standing.linked.values())
             self._give_up(f"{names or 'nobody'} answered but told no view; end it or use CHAOS_RUN")
 
     def _check_contact(self) -> None:
         """All members that one outside the view knew may have gone, and nobody tells it more."""
         standing = self._standing
-        if standing.view is None or any(uid in standing.linked for uid in standing.view.uids):
+        dead = standing.evidence.dead
+        here = standing.linked.keys() - dead.keys()
+        if standing.view is None or not here.isdisjoint(standing.view.uids):
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = standing.now
@@ -240,5 +276,8 @@ class Arrival:
         standing.send_all(ViewNews(view))
 
     def _give_up(self, reason: str) -> None:
-        self._standing.role = Role.OUT
-        self._standing.tell(local.Refused(reason))
+        standing = self._standing
+        standing.role = Role.OUT
+        standing.tell(local.Refused(reason))
+        for uid in standing.linked:  # no candidate may wait for this one's offer
+            standing.out.append(Hangup(uid, reason))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import without
 from lightning_chaos.protocol.linkage import Linkage, joined, told
 from lightning_chaos.protocol.messages import Fingerprint, Refuse
 from lightning_chaos.protocol.permits import Permits
+from lightning_chaos.protocol.replanning import Replanning, plan_after
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Lineage, Member, Pair, Uid, View, pair_of
 from lightning_chaos.protocol.wishes import Plan, Wishes
@@ -29,6 +29,8 @@ class Drafts:
         """What nodes have asked for."""
         self.linkage = Linkage(timeouts)
         """Which links are given up and taken back."""
+        self.replanning = Replanning(timeouts)
+        """Whether there is a better plan."""
         self.fingerprint: Fingerprint | None = None
         """Settings of this node's worker, to compare newcomers with."""
         self._me = me
@@ -38,6 +40,7 @@ class Drafts:
         """A view is installed: what it settles is settled."""
         self.wishes.installed(view)
         self.linkage.installed(now, view, old)
+        self.replanning.installed(now, view, old)
 
     # ---- unplanned -------------------------------------------------------------------------
 
@@ -69,7 +72,7 @@ class Drafts:
     ) -> View:
         """The view that goes on without those lost, over the links that are left."""
         members, learning, missing = self.left(view, lost, cut, learners, evidence)
-        plan = mesh_plan([m.uid for m in members], missing)
+        plan = plan_after(view, tuple(m.uid for m in members), missing)
         epoch = view.epoch + 1
         lineage = view.lineage
         if self._alone:
@@ -119,4 +122,5 @@ class Drafts:
             pair_of(m.uid, uid) for m in joining for uid in view.uids if evidence.says(m.uid, uid)
         }
         missing = kept | never | set(cut)
-        return self.wishes.plan(view, joining, gone, reaches, switch, missing, lineage)
+        better = self.replanning.ripe(now, view) if not view.learners else None
+        return self.wishes.plan(view, joining, gone, reaches, switch, missing, lineage, better)

@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from lightning_chaos.planning.graph import Graph
+from lightning_chaos.planning.values import ReducePlan
 from lightning_chaos.protocol.local import AnyLocal, Local
 from lightning_chaos.protocol.messages import AnyMessage, Message
 from lightning_chaos.protocol.values import Member, Uid
@@ -46,6 +48,8 @@ class Searched(msgspec.Struct, frozen=True):
     """Nobody else can be founding this run now (a lock is held)."""
     problem: str = ""
     """Why this node may neither join nor found, '' if it may."""
+    silent: tuple[str, ...] = ()
+    """Addresses where somebody should be and nobody answers."""
 
 
 class FromWorker(msgspec.Struct, frozen=True):
@@ -67,7 +71,21 @@ class Tick(msgspec.Struct, frozen=True):
     """How much later than that it comes: for so long this peer could not hear anybody, seconds."""
 
 
-Event = Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick
+class Replanned(msgspec.Struct, frozen=True):
+    """The answer to :class:`Replan`."""
+
+    graph: Graph
+    plan: ReducePlan
+    """The best one for this graph."""
+    seconds: float
+    """What it promises for the vector asked about."""
+    present_s: float
+    """What the plan in force promises for it on the same graph."""
+
+
+Event = (
+    Linked | Unlinked | ProcessGone | Heard | Searched | FromWorker | WorkerGone | Tick | Replanned
+)
 
 # ---- actions: what the driver must do ------------------------------------------------------
 
@@ -130,4 +148,18 @@ class Quit(msgspec.Struct, frozen=True):
     reason: str
 
 
-Action = Send | Connect | Hangup | Redial | Tell | Log | Quit
+class Replan(msgspec.Struct, frozen=True):
+    """Work out the best reduce plan for these links, aside; answer with Replanned if there is one.
+
+    It may take a good while, so it must not hold up other events.  It may stay without an answer:
+    then the lead asks again.
+    """
+
+    graph: Graph
+    present: ReducePlan
+    """The plan in force."""
+    total_bytes: int
+    """Length of the vector that is reduced."""
+
+
+Action = Send | Connect | Hangup | Redial | Tell | Log | Quit | Replan

@@ -23,6 +23,7 @@ from lightning_chaos.protocol.messages import (
     JoinRequest,
     LastWord,
     LeaveRequest,
+    LinkFigures,
     Nack,
     Offer,
     Prepare,
@@ -35,6 +36,7 @@ from lightning_chaos.protocol.messages import (
     decode,
 )
 from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.survey import Survey
 from lightning_chaos.protocol.values import Uid, View
 
 
@@ -45,12 +47,16 @@ class Hearing:
         standing: shared with the other parts of this peer.
         arrival: for what candidates and views of strangers are about.
         agreement: for what views are agreed by.
+        survey: for what others have measured.
     """
 
-    def __init__(self, standing: Standing, arrival: Arrival, agreement: Agreement) -> None:
+    def __init__(
+        self, standing: Standing, arrival: Arrival, agreement: Agreement, survey: Survey
+    ) -> None:
         self._standing = standing
         self._arrival = arrival
         self._agreement = agreement
+        self._survey = survey
         self._evidence = standing.evidence
 
     def nothing_new(self, sender: Uid, message: AnyMessage) -> bool:
@@ -102,6 +108,8 @@ class Hearing:
                 self._standing.acceptor.abort(ballot)
             case AskCommit(epoch=epoch):
                 self._agreement.pass_commit(sender, epoch)
+            case LinkFigures():
+                self._survey.hear(sender, message)
             case Carry():
                 self._on_carry(sender, message)
             case StopRequest(reason=reason):

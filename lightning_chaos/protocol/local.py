@@ -11,7 +11,7 @@ import msgspec
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import Ballot, Decision, Member, Report, Uid, View
+from lightning_chaos.protocol.values import Ballot, Decision, Host, Member, Report, Uid, View
 
 
 class Local(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -31,6 +31,10 @@ class Standing(Local, frozen=True, array_like=True, tag=True):
     """Highest round known to be begun, -1 before the first."""
     told: tuple[int, int] = (-1, 0)
     """Generation and rounds of the last round that any candidate's run logs tell of."""
+
+
+class Beat(Local, frozen=True, array_like=True, tag=True):
+    """The peer lives; said every timeout, at least every second."""
 
 
 class Permit(Local, frozen=True, array_like=True, tag=True):
@@ -90,6 +94,12 @@ class Waiting(Local, frozen=True, array_like=True, tag=True):
     reason: str
 
 
+class Timeout(Local, frozen=True, array_like=True, tag=True):
+    """Longest silence to be tolerated from now on: round trips have been measured."""
+
+    seconds: float
+
+
 class NoLink(Local, frozen=True, array_like=True, tag=True):
     """To whom the peer has no link from now on, and why; said when that changes."""
 
@@ -147,11 +157,29 @@ class Broken(Local, frozen=True, array_like=True, tag=True):
 
 
 class Late(Local, frozen=True, array_like=True, tag=True):
-    """A member has contributed nothing to an operation for longer than ``worker_timeout``."""
+    """This worker has given all to an operation and waits; said again and again."""
 
-    uid: Uid
-    seconds: float
     operation: str
+    seconds: float
+    owing: dict[Uid, int]
+    """Whom it waits for, and how many workers in turn that one may be waiting for, with itself."""
+
+
+class Allowance(Local, frozen=True, array_like=True, tag=True):
+    """How long others should wait for this worker before they count it as hung."""
+
+    seconds: float
+
+
+class Measured(Local, frozen=True, array_like=True, tag=True):
+    """What this worker's data links carry, as far as that is known."""
+
+    rates: dict[Uid, float]
+    """Of what comes from each, bytes/s."""
+    total_bytes: int
+    """Of the longest vector that is reduced."""
+    host: Host | None = None
+    """How its machine is doing."""
 
 
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):
@@ -186,6 +214,7 @@ class Farewell(Local, frozen=True, array_like=True, tag=True):
 
 AnyLocal = (
     Standing
+    | Beat
     | Permit
     | Freeze
     | Install
@@ -195,6 +224,7 @@ AnyLocal = (
     | AllDone
     | Stop
     | Waiting
+    | Timeout
     | NoLink
     | AskSeat
     | Begun
@@ -203,6 +233,8 @@ AnyLocal = (
     | Pulled
     | Broken
     | Late
+    | Allowance
+    | Measured
     | SawEpoch
     | Word
     | Leaving

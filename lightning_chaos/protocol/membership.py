@@ -13,6 +13,9 @@ proposes (:mod:`lead`), what (:mod:`drafts`, :mod:`wishes`) and how (:mod:`propo
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from lightning_chaos.protocol import local
 from lightning_chaos.protocol.agreement import Agreement
 from lightning_chaos.protocol.arrival import Arrival
 from lightning_chaos.protocol.events import (
@@ -24,6 +27,7 @@ from lightning_chaos.protocol.events import (
     Linked,
     ProcessGone,
     Redial,
+    Replanned,
     Searched,
     Tick,
     Unlinked,
@@ -53,6 +57,8 @@ class Membership:
         timeout_s: longest silence tolerated, seconds; None to derive it from round trips.
         worker_timeout_s: longest time a worker may take to freeze or to make progress, seconds.
         linger_s: how long a finished run is told to latecomers, seconds.
+        start_timeout_s: longest time that a node waits for enough others to begin with, and the
+            others for its worker to be ready, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
         generation: of a view that it founds.
         guarded: who has won among candidates founds only when a search says that nobody else can.
@@ -68,6 +74,7 @@ class Membership:
         timeout_s: float | None = 1.0,
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
+        start_timeout_s: float = 600.0,
         base_epoch: int = 0,
         generation: int = 0,
         guarded: bool = False,
@@ -76,17 +83,24 @@ class Membership:
         self.me = me
         self._standing = Standing(me, run, timeout_s, worker_timeout_s, self._hear, alone)
         self._arrival = Arrival(
-            self._standing, min_members, base_epoch, generation, guarded=guarded
+            self._standing,
+            min_members,
+            base_epoch,
+            generation,
+            start_timeout_s,
+            guarded=guarded,
         )
         self._requests = Requests(self._standing)
         self._agreement = Agreement(self._standing, self._requests)
-        self._hearing = Hearing(self._standing, self._arrival, self._agreement)
+        self._survey = self._agreement.survey
+        self._hearing = Hearing(self._standing, self._arrival, self._agreement, self._survey)
         self._service = Service(
             self._standing,
             self._requests,
             self._agreement,
             min_members=min_members,
             linger_s=linger_s,
+            start_timeout_s=start_timeout_s,
         )
         self._evidence = self._standing.evidence
         self._sent_status_at = float("-inf")
@@ -109,9 +123,9 @@ class Membership:
         return self._arrival.acceptors if self.searching else frozenset()
 
     @property
-    def candidates(self) -> int:
-        """How many are here to found a run, if there is none, this node included."""
-        return 1 + len(self._standing.linked)
+    def waiting(self) -> str:
+        """What it waits for, for people, '' if for nothing."""
+        return self._standing.wait.reason if self._standing.wait is not None else ""
 
     @property
     def view(self) -> View | None:
@@ -160,8 +174,12 @@ class Membership:
                 if sender in standing.linked:
                     self._evidence.heard(now, sender)
                     self._hear(sender, message)
-            case Searched(exclusive=exclusive, problem=problem):
-                self._arrival.searched(exclusive, problem)
+            case Searched():
+                self._arrival.searched(event)
+            case FromWorker(message=local.Measured() as said):
+                self._survey.measured(said)
+            case Replanned():
+                self._survey.worked_out(event)
             case FromWorker(message=said):
                 self._service.hear(said)
             case WorkerGone(reason=reason):
@@ -189,6 +207,7 @@ class Membership:
         self._evidence.linked(standing.now, member.uid)
         standing.beat(member.uid)
         if standing.view is not None and standing.view.find(member.uid) is None:
+            self._survey.show(member.uid)
             standing.send(member.uid, ViewNews(standing.view))
         for uid, reason in self._evidence.dead.items():
             if standing.view is not None and standing.view.find(uid) is not None:
@@ -207,9 +226,7 @@ class Membership:
 
     def _on_tick(self, late_s: float) -> None:
         standing = self._standing
-        within = standing.view is not None and standing.role in _WITHIN
-        watched = standing.view.everybody if standing.view is not None and within else ()
-        watched = (*watched, *self._requests.leavers)
+        watched = (*self._company(), *self._requests.leavers)
         for uid in self._evidence.tick(standing.now, watched, late_s):
             if uid in standing.linked:
                 standing.out.append(Redial(uid, self._evidence.why(uid)))
@@ -221,10 +238,24 @@ class Membership:
         self._agreement.check_freeze()
         self._agreement.check_superseded()
         self._service.tick()
+        self._survey.tick()
+
+    def _company(self) -> Collection[Uid]:
+        """Those who must not be silent: for them it waits, or they found the run with it."""
+        standing = self._standing
+        if standing.role is Role.OUT:
+            return ()
+        if standing.view is not None:
+            return standing.view.everybody
+        return [m.uid for m in standing.linked.values() if m.port != 0]
 
     def _after(self) -> None:
         standing = self._standing
         self._arrival.check()
+        if self.searching:
+            self._service.wait(self._arrival.waiting, self._arrival.hint)
+        elif self.role in (Role.NEWCOMER, Role.LEARNER):
+            self._service.wait(self._requests.waiting)
         self._requests.say()
         if standing.view is not None and standing.role in _WITHIN:
             self._agreement.say_unreachable(standing.view)

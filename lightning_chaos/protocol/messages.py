@@ -6,6 +6,8 @@ its type; anything unknown or malformed raises :class:`WireError` and changes no
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from lightning_chaos.errors import WireError
@@ -13,6 +15,7 @@ from lightning_chaos.protocol.trips import NO_ECHO, Echo
 from lightning_chaos.protocol.values import (
     Ballot,
     Decision,
+    Host,
     Member,
     Proposal,
     Report,
@@ -22,6 +25,11 @@ from lightning_chaos.protocol.values import (
 
 Fingerprint = tuple[tuple[str, str], ...]
 """Settings that members must share: (name, value) in the order they are compared."""
+
+
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
+"""A measured figure on a scale of ratios (:mod:`.figures`), 0 if it is not known."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -61,6 +69,8 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """The sender's clock, microseconds modulo 2³², 0 if nobody measures with it (:mod:`.trips`)."""
     echo: Echo = NO_ECHO
     """What it read of the receiver's clock in its last heartbeat, and how long ago."""
+    allows: float = 0.0
+    """How long others should wait for its worker, seconds; 0: it does not say."""
 
 
 class ViewNews(Message, frozen=True, array_like=True, tag=True):
@@ -186,6 +196,26 @@ class AskCommit(Message, frozen=True, array_like=True, tag=True):
     epoch: int
 
 
+class LinkFigures(Message, frozen=True, array_like=True, tag=True):
+    """What a member has measured of its links to all others, told to the lead; by rank."""
+
+    epoch: int
+    """Of the view whose members they are."""
+    rates: tuple[Step, ...]
+    """Of what comes from each."""
+    trips: tuple[Step, ...]
+    """Round trip to each."""
+
+
+class Gauges(Message, frozen=True, array_like=True, tag=True):
+    """What the sender has measured itself, for visitors."""
+
+    host: Host
+    row: LinkFigures
+    late: tuple[Percent, ...]
+    """How many heartbeats of a hundred took as long as if something had been lost; by rank."""
+
+
 class Carry(Message, frozen=True, array_like=True, tag=True):
     """A message on its way between two that have no link, through those that have."""
 
@@ -224,6 +254,8 @@ AnyMessage = (
     | Commit
     | Abort
     | AskCommit
+    | LinkFigures
+    | Gauges
     | Carry
     | StopRequest
 )

@@ -150,12 +150,12 @@ class Proposer:
     def _close(self, now: float, change: Change, view: View, evidence: Evidence) -> Steps:
         """Everybody needed has agreed: commit if that binds the last view."""
         proposal = change.proposal
-        uncertain = change.uncertain(self._me)
+        uncertain = change.uncertain(self._me, view)
         if any(p not in change.carried for p in uncertain):
             holders = (uid for p in uncertain for uid in p.view.uids)
             asked = tuple(dict.fromkeys((*change.asked, *holders)))
             return self.propose(now, proposal, uncertain, asked)
-        agreed, reason = change.verdict(view, evidence.dead)
+        agreed, reason = change.verdict(view, uncertain, evidence.dead)
         if not agreed and proposal.view.lineage.name == view.lineage.name:
             self.waiting = reason
             return self._split(now, change, view) or self._remind(now, change)

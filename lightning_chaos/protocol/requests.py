@@ -17,6 +17,8 @@ from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.values import Uid, View
 
 NEVER = float("-inf")
+QUIET_S = 5.0
+"""A newcomer says what it waits for if it has no place after so long, seconds."""
 
 
 class Requests:
@@ -35,6 +37,7 @@ class Requests:
         self._ready: JoinReady | None = None
         self._progress_at = 0.0
         self._asked_at = NEVER
+        self._asks_since: float | None = None
         self._flush = ""
         self._flush_asked_at = NEVER
         self._leavers: dict[Uid, int] = {}
@@ -71,6 +74,17 @@ class Requests:
         if standing.role is Role.LEARNER and standing.now - self._progress_at > bound:
             standing.resign(f"the pull made no progress for {bound:g} s")
 
+    @property
+    def waiting(self) -> str:
+        """What a newcomer waits for, for people; '' while it does not take long."""
+        standing, view, since = self._standing, self._standing.view, self._asks_since
+        if standing.role is not Role.NEWCOMER or view is None or since is None:
+            return ""
+        if standing.now - since < QUIET_S:
+            return ""
+        members, learners = (", ".join(m.node for m in of) for of in (view.members, view.learners))
+        return f"a place in the run of {members}" + (f", after {learners}" if learners else "")
+
     # ---- what becomes of them --------------------------------------------------------------
 
     def installed(self, view: View, old: View | None, *, recovered: bool) -> None:
@@ -105,6 +119,7 @@ class Requests:
             furthest = max((s.round for s in standing.statuses.values()), default=-1)
             if furthest >= self.seat.at_round and self._all_met():
                 self._asked_at = standing.now
+                self._asks_since = self._asks_since or standing.now
                 vain = standing.evidence.no_link(standing.view.seated) if standing.view else ()
                 standing.ask_members(JoinRequest(standing.me, self.seat.fingerprint, vain))
         elif standing.role is Role.LEARNER and self._ready is not None:

@@ -7,7 +7,7 @@ from lightning_chaos.protocol.agreement import Agreement
 from lightning_chaos.protocol.events import Level, Quit
 from lightning_chaos.protocol.messages import AskCommit, LastWord
 from lightning_chaos.protocol.requests import Requests
-from lightning_chaos.protocol.standing import Role, Standing
+from lightning_chaos.protocol.standing import START_ADVICE, Role, Standing
 from lightning_chaos.protocol.values import View
 from lightning_chaos.protocol.wait import Wait
 
@@ -21,6 +21,8 @@ class Service:
         agreement: what it is frozen for.
         min_members: members needed before the first round may start.
         linger_s: how long a finished run is told to latecomers, seconds.
+        start_timeout_s: how long the first round may wait for members, and they for this worker
+            to be ready, seconds.
     """
 
     def __init__(
@@ -31,14 +33,19 @@ class Service:
         *,
         min_members: int,
         linger_s: float,
+        start_timeout_s: float,
     ) -> None:
         self._standing = standing
         self._requests = requests
         self._agreement = agreement
         self._min_members = min_members
         self._linger_s = linger_s
+        self._start_timeout_s = start_timeout_s
+        self._gated_since: float | None = None
+        self._unready_since: float | None = None
         self._gone_at: float | None = None
         self._quit = False
+        self._told_timeout_s = standing.timeouts.least_s
         self._all_done = False
         self._unneeded_since: float | None = None
 
@@ -67,9 +74,10 @@ class Service:
                     requests.flush(reason)
                 else:
                     standing.evidence.complain(uid, reason)
-            case local.Late(uid=uid, seconds=seconds, operation=operation):
-                why = f"contributed nothing to operation {operation} for {seconds:.0f} s"
-                standing.evidence.complain(uid, why)
+            case local.Late():
+                self._on_late(said)
+            case local.Allowance(seconds=seconds):
+                standing.allowance_s = seconds
             case local.SawEpoch(uid=uid, epoch=epoch):
                 standing.send(uid, AskCommit(epoch))
             case local.Word(uid=uid, reason=reason):
@@ -97,6 +105,22 @@ class Service:
                 if view.find(uid) is None:
                     standing.beat(uid)
 
+    def _on_late(self, late: local.Late) -> None:
+        """Complain of whoever takes longer than it allows itself.
+
+        One that may be waiting for others has their time, too: the one next to the worker that
+        hangs must be the first to complain, and it does not know which that is.
+        """
+        standing, view = self._standing, self._standing.view
+        if view is None:
+            return
+        longest = max(standing.allowed_s(uid) for uid in view.uids)
+        for uid, workers in late.owing.items():
+            bound = standing.allowed_s(uid) if workers == 1 else workers * longest
+            if late.seconds > bound:
+                why = f"its worker gave nothing to operation {late.operation} for {bound:.3g} s"
+                standing.evidence.complain(uid, why)
+
     def gone(self, reason: str) -> None:
         """The worker process ended."""
         if self._gone_at is None:
@@ -108,12 +132,42 @@ class Service:
     def tick(self) -> None:
         """A peer without a worker ends; after a finished run it tells latecomers for a while."""
         self._check_leaver()
+        self._check_start()
+        self._tell_timeout()
         if self._gone_at is None or self._quit:
             return
         finished = self._standing.finished >= 0
         if not finished or self._standing.now - self._gone_at >= self._linger_s:
             self._quit = True
             self._standing.out.append(Quit("the worker is gone"))
+
+    def _check_start(self) -> None:
+        """Neither does a member wait for ever for the first round, nor do others for its worker."""
+        standing, view, bound = self._standing, self._standing.view, self._start_timeout_s
+        if standing.role is not Role.MEMBER or view is None or standing.permits.begun >= 0:
+            return
+        now = standing.now
+        ready = self._requests.seat is not None
+        self._unready_since = None if ready else self._unready_since or now
+        self._gated_since = (self._gated_since or now) if ready and self._gated(view) else None
+        if self._unready_since is not None and now - self._unready_since > bound:
+            standing.resign(f"its worker was not ready to train within {bound:g} s")
+        elif self._gated_since is not None and now - self._gated_since > bound:
+            names = ", ".join(m.node for m in view.members)
+            what = f"waited {bound:g} s for {self._min_members} members, here are only {names}"
+            standing.send_all(LastWord(standing.me.uid, what))
+            standing.role = Role.OUT
+            standing.tell(local.Refused(f"{what}. {START_ADVICE}"))
+
+    def _tell_timeout(self) -> None:
+        """The worker dials, too; small changes are not worth a message."""
+        timeout_s = self._standing.timeout_s
+        if (
+            self._standing.view is not None
+            and abs(timeout_s - self._told_timeout_s) > 0.1 * self._told_timeout_s
+        ):
+            self._told_timeout_s = timeout_s
+            self._standing.tell(local.Timeout(timeout_s))
 
     def _check_leaver(self) -> None:
         """Nobody needs a leaver any more: it goes, even if it still lacks its last result.
@@ -151,19 +205,21 @@ class Service:
     def _gated(self, view: View) -> bool:
         return self._standing.permits.begun < 0 and len(view.members) < self._min_members
 
-    def wait(self, reason: str) -> None:
+    def wait(self, reason: str, hint: str = "") -> None:
         """Say why it waits, when that changes and now and then while it lasts.
 
         Args:
             reason: what an open change waits for, '' for nothing.
+            hint: what could be done about it, or how long that goes on.
         """
-        standing, view, hint = self._standing, self._standing.view, ""
+        standing, view = self._standing, self._standing.view
         if missing := standing.lacks_quorum:
             reason, hint = missing, "quorum='any' would go on alone"
             if standing.alone:
                 hint = "quorum='any': soon going on alone"
-        elif not reason and view is not None and self._gated(view):
+        elif not reason and view is not None and standing.active and self._gated(view):
             reason = f"{len(view.members)} of {self._min_members} members are here"
+            hint = f"giving up after {self._start_timeout_s:g} s"
         if not reason:
             if standing.wait is not None:
                 standing.wait = None

@@ -27,6 +27,11 @@ from lightning_chaos.protocol.trips import NO_ECHO, Echo, Trips
 from lightning_chaos.protocol.values import Member, Uid, View
 from lightning_chaos.protocol.wait import Wait
 
+START_ADVICE = (
+    "Start the others, or set min_members (CHAOS_MIN_MEMBERS) to fewer or start_timeout "
+    "(CHAOS_START_TIMEOUT) to more"
+)
+
 
 class Role(enum.Enum):
     """Where this incarnation stands."""
@@ -91,6 +96,8 @@ class Standing:
         """Committed by the rounds before its worker's present one; None while that is not known."""
         self.finished = -1
         """Round after which training ended here, -1 while it goes on."""
+        self.allowance_s = 0.0
+        """How long others should wait for its worker, 0 while it does not say."""
         self.wait: Wait | None = None
         """What it waits for, None if for nothing."""
         self.said_unreachable: tuple[Uid, ...] | None = None
@@ -168,6 +175,11 @@ class Standing:
         """A line of the run's story."""
         self.out.append(Log(level, text))
 
+    def allowed_s(self, uid: Uid) -> float:
+        """How long to wait for that one's worker."""
+        status = self.statuses.get(uid)
+        return (status.allows if status is not None else 0.0) or self.worker_timeout_s
+
     def forget_strangers(self) -> None:
         """Who is neither linked nor in the view is no neighbour any more."""
         known = {*self.linked, *(self.view.everybody if self.view is not None else ())}
@@ -200,7 +212,12 @@ class Standing:
         epoch = self.view.epoch if self.view and self.role is not Role.NEWCOMER else 0
         said = self.said_unreachable or ()
         waiting = self.wait.text(self.now) if self.wait is not None else ""
-        return Status(epoch, self.permits.begun, self.finished, waiting, said, sent, echo)
+        return Status(
+            *(epoch, self.permits.begun, self.finished, waiting, said),
+            sent=sent,
+            echo=echo,
+            allows=self.allowance_s,
+        )
 
     def drop_out(self, reason: str, others: View | None = None) -> None:
         """No part in the run any more; the worker may come back with a new incarnation.

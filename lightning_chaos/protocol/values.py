@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import KeysView
 from functools import cached_property
+from typing import Annotated
 
 import msgspec
 
@@ -186,6 +187,25 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def _ranks(self) -> dict[Uid, int]:
         return {uid: rank for rank, uid in enumerate(self.uids)}
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Host(msgspec.Struct, frozen=True, array_like=True):
+    """How a node's machine is doing."""
+
+    cpus: Count
+    """Logical processors."""
+    cpu_percent: Count
+    """Of all of them together, in use since it was looked at before."""
+    memory_bytes: Count
+    memory_used_bytes: Count
+    sent_bytes_per_s: Count
+    """Over all network cards but loopback, since it was looked at before."""
+    received_bytes_per_s: Count
+    nic_mbit: Count
+    """Nominal speed of the fastest card that is up, 0 if none says."""
 
 
 class OpId(msgspec.Struct, frozen=True, array_like=True, order=True):

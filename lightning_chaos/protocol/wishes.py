@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.protocol.events import Replanned
 from lightning_chaos.protocol.linkage import joined, told
 from lightning_chaos.protocol.messages import Fingerprint, JoinRequest, Refuse
+from lightning_chaos.protocol.replanning import plan_after
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import (
     Ballot,
@@ -113,6 +114,7 @@ class Wishes:
         switch: int,
         missing: Collection[Pair],
         lineage: Lineage,
+        better: Replanned | None,
     ) -> Plan | None:
         """The view that grants all that can be granted now, None if nothing is wanted.
 
@@ -126,6 +128,7 @@ class Wishes:
             switch: its first round; learners in the view have been told theirs.
             missing: links that there will not be; others may be named.
             lineage: of the view, perhaps with a new claim.
+            better: a plan for the members and links as they are, if one has proved better.
         """
         leaving = self._leaves & view.seated
         if len(leaving) == len(view.members):
@@ -134,7 +137,7 @@ class Wishes:
             m for m in view.learners if self._ready.get(m.uid) == view.switch and reaches(m.uid)
         )
         claims = lineage != view.lineage
-        asked_for = leaving or seated or joining or gone or claims
+        asked_for = leaving or seated or joining or gone or claims or better
         if not asked_for and set(missing) == set(view.missing):
             return None
         learners = tuple(m for m in view.learners if m not in seated and m.uid not in gone)
@@ -145,6 +148,10 @@ class Wishes:
         links = _links(view.missing, pairs, members, learners)
         if not (asked_for or links):
             return None
+        uids = tuple(m.uid for m in members)
+        reduce_plan = plan_after(view, uids, pairs)
+        if better is not None and uids == view.uids and set(pairs) == set(view.missing):
+            reduce_plan = better.plan
         new = View(
             view.run,
             view.generation,
@@ -152,13 +159,16 @@ class Wishes:
             members,
             learners,
             view.switch if view.learners else switch,
-            mesh_plan([m.uid for m in members], pairs),
+            reduce_plan,
             pairs,
             lineage,
         )
         parts = [*_story(leaving, seated, joining, gone), *links]
         if claims and lineage.claim is not None:
             parts.append(f"claims {lineage.claim.samples} samples")
+        if better is not None and new.plan == better.plan:
+            gain = f"{better.present_s * 1e3:.0f} ms become {better.seconds * 1e3:.0f} ms"
+            parts.append(f"a better plan for the links as measured: {gain}")
         reason = ", ".join(parts)
         asked = tuple(dict.fromkeys((*view.uids, *new.uids)))
         return Plan(Proposal(Ballot(), view.epoch, new, True, reason), asked)

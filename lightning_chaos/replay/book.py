@@ -22,8 +22,8 @@ class Contributors(msgspec.Struct, frozen=True):
 
     members: tuple[Uid, ...]
     """Oldest first."""
-    origin: int
-    """Epoch of the view by whose plan they added up."""
+    epoch: int
+    """Of the view by whose plan they added up."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -31,9 +31,7 @@ class Row(msgspec.Struct, frozen=True):
 
     round: int
     epoch: int
-    """Of the view under which it was finished."""
-    origin: int
-    """Epoch of the view whose members contributed, by its plan."""
+    """Of the view whose members contributed, by its plan."""
     members: tuple[Uid, ...]
     """Who contributed, oldest first."""
     sharers: tuple[Uid, ...]

@@ -64,11 +64,6 @@ class ReplayNode(Node):
 
     @property
     @override
-    def view_in_force(self) -> View:
-        return self._view_of(self._row.epoch)
-
-    @property
-    @override
     def in_step(self) -> bool:
         """Never: what is not a round's reduction is this process's own."""
         return False
@@ -134,9 +129,7 @@ class ReplayNode(Node):
     def _view_of(self, epoch: int) -> View:
         view = self._book.views.get(epoch)
         if view is None:
-            raise ReplayError(
-                f"no log tells of view {epoch}, under which round {self._round + 1} ran"
-            )
+            raise ReplayError(f"no log tells of view {epoch}, by whose plan a round was added up")
         return view
 
     @override
@@ -218,11 +211,11 @@ class ReplayNode(Node):
     ) -> Outcome:
         """One operation: the parts one after another, added as soon as they can be."""
         result = np.empty_like(own.vector)
-        plan = self._view_of(by.origin).plan
+        view = self._view_of(by.epoch)
         try:
-            sums = Sums(by.members, plan, buckets, result)
+            sums = Sums(by.members, view.plan, buckets, result)
         except ValueError as error:
-            raise ReplayError(f"round {op.round} and view {by.origin}: {error}") from error
+            raise ReplayError(f"round {op.round} and view {by.epoch}: {error}") from error
         blobs, weights = [], []
         for i, uid in enumerate(by.members):
             part = part_of(i)
@@ -230,7 +223,7 @@ class ReplayNode(Node):
             blobs.append(part.blob)
             weights.append(part.weight)
         total = sum(weights, 0.0)
-        return Outcome(op, by.origin, by.members, tuple(weights), total, tuple(blobs), result)
+        return Outcome(op, view, tuple(weights), total, tuple(blobs), result)
 
     def _share(self, i: int) -> Slice:
         """Samples of a member, on which log and ledger must agree."""

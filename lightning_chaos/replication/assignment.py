@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from lightning_chaos.protocol.values import Uid
 
-_TWICE_WHILE_UNDER_WAY = 2
+_TWICE_WHILE_UNDER_WAY = 8
 """A donor takes second requests while it has fewer than so many shards under way."""
 
 
@@ -29,6 +29,7 @@ class Assignment:
         self._missing = {index for queue in self._queues.values() for index in queue}
         self._asked: dict[int, list[Uid]] = {}
         """Shards under way, those asked first first, and of whom."""
+        self._under_way = dict.fromkeys(self._queues, 0)
 
     @property
     def done(self) -> bool:
@@ -37,7 +38,7 @@ class Assignment:
 
     def under_way(self, uid: Uid) -> int:
         """Number of shards this donor has been asked for and not answered."""
-        return sum(uid in asked for asked in self._asked.values())
+        return self._under_way[uid]
 
     @property
     def queued(self) -> list[int]:
@@ -59,6 +60,7 @@ class Assignment:
             index = self._second_request(uid)
         if index is not None:
             self._asked.setdefault(index, []).append(uid)
+            self._under_way[uid] += 1
         return index
 
     def arrived(self, uid: Uid, index: int) -> bool:
@@ -87,6 +89,7 @@ class Assignment:
     def _answered(self, uid: Uid, index: int) -> None:
         asked = self._asked[index]
         asked.remove(uid)
+        self._under_way[uid] -= 1
         if not asked:
             del self._asked[index]
 

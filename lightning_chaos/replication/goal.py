@@ -14,10 +14,11 @@ from lightning_chaos.replication.image import Manifest, StateImage
 
 _AHEAD_BYTES = 2_500_000
 """Asked at once of a donor of whose link nothing is known: what 1 Gbit/s carries in 20 ms."""
-_AHEAD_S = 0.05
-"""Of others: what they send in that time and two round trips, so that a rate believed to be too
-low can still be seen to be higher."""
-_MAX_AHEAD_SHARDS = 32
+_AHEAD_S = 0.02
+_AHEAD_ROUND_TRIPS = 1.5
+"""Of others: what they send in these two. More is lost with a donor that is slower than believed;
+with less a link that is faster than believed could not show it."""
+_MAX_AHEAD_SHARDS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Goal:
         """
         size = _AHEAD_BYTES
         if rate_bytes_per_s is not None:
-            size = math.ceil(rate_bytes_per_s * (2 * rtt_s + _AHEAD_S))
+            size = math.ceil(rate_bytes_per_s * (_AHEAD_ROUND_TRIPS * rtt_s + _AHEAD_S))
         return max(2, min(-(-size // self.manifest.shard_bytes) + 1, _MAX_AHEAD_SHARDS))
 
 

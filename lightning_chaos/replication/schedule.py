@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from lightning_chaos.planning.pull import DonorLink, plan_pull
@@ -24,13 +23,14 @@ class Schedule:
         self._goal = goal
         self.planned_s = 0.0
         """When the last plan was made, seconds since the pull began."""
-        self.predicted_s = 0.0
-        """When it expects the last shard."""
+        self.predicted_s: float | None = None
+        """When it expects the last shard; None as long as no rate is known."""
 
     def plan(self, donors: Sequence[Candidate], now_s: float) -> None:
         """Share out, by the exact schedule, what is still in the queues.
 
-        A donor of which nothing is known counts as the mean of the others.
+        A donor of which nothing is known counts as the fastest of the others: a train that a fast
+        link brings all at once says nothing.
 
         Args:
             donors: at least one; those that serve the state, or may.
@@ -41,7 +41,7 @@ class Schedule:
         if not queued:
             return
         known = [rate for donor in donors if (rate := donor.gauge.bytes_per_s) is not None]
-        assumed = statistics.fmean(known) if known else _ASSUMED_BYTES_PER_S
+        assumed = max(known) if known else _ASSUMED_BYTES_PER_S
         links = []
         for donor in donors:
             uid, rate = donor.share.uid, donor.gauge.bytes_per_s
@@ -53,6 +53,7 @@ class Schedule:
             share = donor.share
             to_come = plan.counts[share.uid] + work.under_way(share.uid)
             share.planned_bytes = share.bytes + to_come * size
-            share.planned_bytes_per_s = link.rate_bytes_per_s
+            share.planned_bytes_per_s = link.rate_bytes_per_s if known else None
         work.plan_anew({uid: queued[first:end] for uid, (first, end) in plan.ranges.items()})
-        self.planned_s, self.predicted_s = now_s, now_s + plan.makespan_s
+        self.planned_s = now_s
+        self.predicted_s = now_s + plan.makespan_s if known else None

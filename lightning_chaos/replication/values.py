@@ -47,7 +47,7 @@ class DonorShare:
     planned_bytes: int = 0
     """What the plan gave to it: the last plan, and what it had given before that."""
     planned_bytes_per_s: float | None = None
-    """Rate that the last plan counted on, None if it was never planned for."""
+    """Rate that the last plan counted on; None if there was no plan, or it knew no rate at all."""
     train_bytes_per_s: float | None = None
     """What its packet train said of the link, None if nothing."""
     measured: RateEstimate | None = None
@@ -73,5 +73,6 @@ class Pulled:
     """What the learner held already and did not pull."""
     planned_s: float
     """When the last plan was made, seconds since the pull began."""
-    predicted_s: float
-    """When the last plan expected the last shard, seconds since the pull began."""
+    predicted_s: float | None
+    """When the last plan expected the last shard, seconds since the pull began; None if it knew no
+    rate."""

@@ -130,7 +130,7 @@ class Drift(Rounds):
 
     def _compare(self, outcome: Outcome, digests: Sequence[bytes]) -> None:
         """All members' digests are here: remember who is right, for the time between rounds."""
-        ruling = rule(outcome.members, digests)
+        ruling = rule(outcome.view.uids, digests)
         look, round_ = self._look, outcome.op.round
         if not ruling.wrong:
             if ruling.right:

@@ -147,6 +147,7 @@ class Gradients(Drift):
         self._compare(outcome, [h.digest for h in headers])
         self._record(outcome, headers)
         self._activate_buffers(headers, weight)
+        self._tell(outcome.view)
         if any(h.stop for h in headers):
             self._trainer.should_stop = True
 
@@ -183,8 +184,8 @@ class Gradients(Drift):
             self.node.log(
                 "buffers",
                 round=outcome.op.round,
-                origin=outcome.epoch,
-                members=list(outcome.members),
+                epoch=outcome.view.epoch,
+                members=list(outcome.view.uids),
             )
 
     def _operate(self, label: str, blob: bytes, given: Any, weight: float) -> Outcome | None:
@@ -203,7 +204,7 @@ class Gradients(Drift):
         round_s = time.monotonic() - self._begun_at
         samples = outcome.total
         self._figures = {
-            "chaos/members": float(len(outcome.members)),
+            "chaos/members": float(len(outcome.view.members)),
             "chaos/round_s": round_s,
             "chaos/wait_s": self._wait_s,
             "chaos/samples_per_s": samples / round_s if round_s > 0 else 0.0,
@@ -218,11 +219,10 @@ class Gradients(Drift):
         self.node.record(
             outcome.op,
             round=outcome.op.round,
-            generation=self._view.generation if self._view else 0,
-            epoch=self._view.epoch if self._view else 0,
-            origin=outcome.epoch,
+            generation=outcome.view.generation,
+            epoch=outcome.view.epoch,
             data_epoch=ledger.epoch,
-            members=list(outcome.members),
+            members=list(outcome.view.uids),
             sharers=list(self._sharers),
             weights=list(outcome.weights),
             ranges=[[list(r) for r in h.slices] for h in headers],

@@ -34,6 +34,7 @@ class Rounds(Seat):
         self._begun_at = 0.0
         self._wait_s = 0.0
         self._sharers: tuple[Uid, ...] = ()
+        self._told: View | None = None
 
     def _begin_round(self) -> tuple[int, int]:
         """Wait until the next round may begin; serve or join meanwhile."""
@@ -64,10 +65,9 @@ class Rounds(Seat):
                         self._exit_finished(finished)
 
     def _follow(self, view: View) -> None:
-        """Ranks, threads and callbacks follow the view in force."""
+        """Ranks and threads are those of this view."""
         if self._view is not None and view.epoch == self._view.epoch:
             return
-        assert self._healing is not None
         self._view = view
         self._note_others(view)
         rank = view.rank(self.node.uid)
@@ -79,7 +79,17 @@ class Rounds(Seat):
         me = view.find(self.node.uid)
         if me is not None:
             share_processor(me, view)
-        self._healing.on_view(self._trainer, view)
+
+    def _tell(self, view: View) -> None:
+        """The members of this view made the round's sum: callbacks hear of it if it is new.
+
+        Not when it comes into force: that meets some members before an optimizer's step and some
+        behind it, and where a callback sets the learning rate their states would part.
+        """
+        if view != self._told:
+            assert self._healing is not None
+            self._told = view
+            self._healing.on_view(self._trainer, view)
 
     def _step_out(self) -> None:
         """Out of the run: write nothing that the run's rank zero may write too."""
@@ -91,11 +101,10 @@ class Rounds(Seat):
             promotion.set_rank(self._rank)
 
     def _after_operation(self, outcome: Outcome | None) -> None:
-        view = self.node.view_in_force
-        if outcome is not None and view is not None and view.rank(self.node.uid) is not None:
-            self._follow(view)
-        elif outcome is None:
+        if outcome is None:
             self._step_out()
+        else:  # not the view in force: others may have finished before that one came
+            self._follow(outcome.view)
 
     def _end_round(self) -> None:
         if self._begun_at:

@@ -122,6 +122,7 @@ class Seat:
             alone=settings.quorum == "any",
             timeout_s=settings.timeout_s,
             worker_timeout_s=settings.worker_timeout_s,
+            start_timeout_s=settings.start_timeout_s,
             linger_s=settings.linger_s,
             insecure=settings.insecure,
             relay=settings.relay,

@@ -34,8 +34,11 @@ class Settings:
     port: int
     peers: tuple[Address, ...]
     min_members: int
-    timeout_s: float
-    worker_timeout_s: float
+    timeout_s: float | None
+    """None: derived from measured round trips."""
+    worker_timeout_s: float | None
+    """None: derived from the worker's own past."""
+    start_timeout_s: float
     linger_s: float
     link_rate_bytes_per_s: float | None
     insecure: bool
@@ -64,6 +67,7 @@ def resolve(
     min_members: int | None = None,
     timeout: float | None = None,
     worker_timeout: float | None = None,
+    start_timeout: float | None = None,
     linger: float | None = None,
     link_rate: float | None = None,
     insecure: bool | None = None,
@@ -99,9 +103,13 @@ def resolve(
         port=int(env.number("port", "CHAOS_PORT", port, 0, least=0, most=65535)),
         peers=tuple(parse_address(text) for text in named if text.strip()),
         min_members=int(env.number("min_members", "CHAOS_MIN_MEMBERS", min_members, 1, least=1)),
-        timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 1.0, least=0.05),
+        timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 0.0, least=0.05) or None,
         worker_timeout_s=env.number(
-            "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 300.0, least=0.05
+            "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 0.0, least=0.05
+        )
+        or None,
+        start_timeout_s=env.number(
+            "start_timeout", "CHAOS_START_TIMEOUT", start_timeout, 600.0, least=0.05
         ),
         linger_s=env.number("linger", "CHAOS_LINGER", linger, 30.0, least=0.0),
         link_rate_bytes_per_s=rate * 1e6 / 8 or None,

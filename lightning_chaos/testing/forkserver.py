@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import io
 import json
 import os
@@ -98,6 +99,8 @@ def _become(job: dict[str, Any]) -> None:
 def _serve() -> None:
     import lightning.pytorch  # noqa: F401  # what every forked process needs, imported once
 
+    # Or each forked process would look through all that was imported, and copy it, as it ends.
+    gc.freeze()
     argv = main(int(sys.argv[1]))
     if argv is not None:
         runpy.run_path(argv[0], run_name="__main__")

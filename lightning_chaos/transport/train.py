@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lightning_chaos.errors import ConfigError
@@ -30,6 +30,10 @@ TRAIN_S = 0.05
 """What comes later than that after the first bytes is not looked at, seconds."""
 _LEAST_BYTES = 4 << 10
 """A spacing that fewer bytes tell of is chance."""
+_MOST_BYTES_PER_S = 250e6
+"""A spacing that says more is that of reads, not of arrivals."""
+_FLIGHT_BYTES = 10 * 1200
+"""TCP sends no flight shorter than that, ten segments (RFC 6928), while it has more to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
         rtt_s: round trip of the link, seconds; 0 if it is not known.
 
     Returns:
-        None if too little of it came with a spacing to be seen.
+        None if too little of it came with a spacing to be seen, as over links of 2 Gbit/s.
 
     Raises:
         ConfigError: a round trip that is negative or not finite.
@@ -58,20 +62,26 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
         raise ConfigError(f"a round trip of {rtt_s} s; it must be finite and not negative")
     if not arrivals:
         return None
-    begin = arrivals[0].at
-    spaced = sorted(
-        ((after.at - before.at) / after.bytes, after.bytes)
-        for before, after in itertools.pairwise(arrivals)
-        if after.at - begin <= TRAIN_S and not _begins_flight(before, after, rtt_s)
-    )
+    spaced = sorted(_spacings(arrivals, rtt_s))
     total = sum(size for _, size in spaced)
     if total < _LEAST_BYTES:
         return None
     so_far = itertools.accumulate(size for _, size in spaced)
     spacing = next(s for (s, _), sum_ in zip(spaced, so_far, strict=True) if 2 * sum_ >= total)
-    return RateEstimate(1 / spacing, lower_bound=True, at=arrivals[-1].at) if spacing > 0 else None
+    if spacing * _MOST_BYTES_PER_S < 1:
+        return None
+    return RateEstimate(1 / spacing, lower_bound=True, at=arrivals[-1].at)
 
 
-def _begins_flight(before: Arrival, after: Arrival, rtt_s: float) -> bool:
-    """A pause of about a round trip, with few bytes behind it."""
-    return rtt_s > 0 and after.at - before.at > rtt_s / 2
+def _spacings(arrivals: Sequence[Arrival], rtt_s: float) -> Iterator[tuple[float, int]]:
+    """Seconds per byte, and of how many bytes; pauses between flights are left out."""
+    flight = arrivals[0].bytes
+    for before, after in itertools.pairwise(arrivals):
+        if after.at - arrivals[0].at > TRAIN_S:
+            return
+        pause_s = after.at - before.at
+        if rtt_s > 0 and pause_s > rtt_s / 2 and flight >= _FLIGHT_BYTES:
+            flight = 0
+        else:
+            yield pause_s / after.bytes, after.bytes
+        flight += after.bytes

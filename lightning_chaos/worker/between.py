@@ -19,7 +19,10 @@ async def turn(station: Station, round_: int, samples: int) -> Turn:
         samples: committed by the rounds so far, over all data epochs.
     """
     station.samples, course = samples, station.course
+    allowance = station.outfit.allowance
+    allowance.waits(time.monotonic(), in_round=False)
     turn: Turn = await station.until(lambda: _look(station, round_))
+    allowance.works(time.monotonic(), in_round=isinstance(turn, Go))
     if isinstance(turn, Go) and round_ > course.begun:
         station.mesh.let_missing_go()  # all have done a round without them
         for view, reason in course.enter(round_):

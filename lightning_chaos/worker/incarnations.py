@@ -100,7 +100,7 @@ class Incarnations:
             generation=last.generation,
             past=past,
             known=before.where or tuple(others),
-            gather=False,
+            gather=self._config.gather and not before.course.seated,
         )
         standing = self._open_next(restarts)
         if not standing.newcomer:

@@ -85,7 +85,8 @@ class Mesh:
         accept_tls: ssl.SSLContext | None,
     ) -> None:
         self._me = me
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """How long mending may take, seconds; better known later."""
         self._owner = owner
         self._view: View | None = None
         self._linked: set[Uid] = set()
@@ -109,6 +110,11 @@ class Mesh:
         """To whom there is a link now."""
         return frozenset(self._linked)
 
+    @property
+    def rates(self) -> dict[Uid, float]:
+        """See :attr:`DataLinks.rates`."""
+        return self._links.rates
+
     def send(self, action: Send) -> None:
         """Queue a frame."""
         self._links.send(action)
@@ -117,7 +123,7 @@ class Mesh:
         """Tell the members that this incarnation votes no more."""
         if self._view is not None:
             others = [m for m in self._view.members if self._linked_by(self._view, m.uid)]
-            await self._links.say_word(others, reason, self._timeout_s)
+            await self._links.say_word(others, reason, self.timeout_s)
 
     # ---- views -----------------------------------------------------------------------------
 
@@ -208,24 +214,24 @@ class Mesh:
     async def _mend(self, member: Member, reason: str) -> None:
         if dials(self._me, member):
             try:
-                await self._links.connect(member, self._timeout_s)
+                await self._links.connect(member, self.timeout_s)
                 return
             except OSError as error:
                 reason = f"{reason}; dialling it again: {error}"
         else:
-            deadline = time.monotonic() + self._timeout_s
+            deadline = time.monotonic() + self.timeout_s
             while time.monotonic() < deadline:
                 if member.uid in self._linked:
                     return
-                await asyncio.sleep(self._timeout_s / 20)
+                await asyncio.sleep(self.timeout_s / 20)
         if self._wanted(member) and not self._links.has(member.uid):
             self._owner.tell_peer(local.Broken(member.uid, reason, False))
 
     async def _reach(self, member: Member) -> None:
-        deadline = time.monotonic() + REACH_TIMEOUTS * self._timeout_s
+        deadline = time.monotonic() + REACH_TIMEOUTS * self.timeout_s
         while not self._owner.out_of_play and self._wanted(member):
             try:
-                await self._links.connect(member, self._timeout_s)
+                await self._links.connect(member, self.timeout_s)
                 return
             except OSError as error:
                 if time.monotonic() > deadline:

@@ -112,11 +112,6 @@ class Node(OperationSequence):
         return self._station.course.view
 
     @property
-    def view_in_force(self) -> View | None:
-        """The view that the present round runs under."""
-        return self._station.in_force
-
-    @property
     def uid(self) -> Uid:
         """This incarnation."""
         return self._station.outfit.me.uid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -22,14 +23,15 @@ from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.errors import ChaosError, OperationMismatch
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import OpId, Uid
+from lightning_chaos.protocol.values import OpId
+from lightning_chaos.worker.allowance import Allowance
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.turns import Outcome
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LATE_CHECK_S = 0.5
+LATE_CHECK_S = 0.2
 SHOW_WAIT_S = 10.0
 
 
@@ -66,7 +68,7 @@ class Operations:
         chronicle: told what is stable.
         owner: the station.
         timeout_s: how long others may take to hear of a mismatch, seconds.
-        worker_timeout_s: who owes a contribution for longer is complained of, seconds.
+        allowance: told when training waits for others.
     """
 
     def __init__(
@@ -77,14 +79,17 @@ class Operations:
         owner: OperationsOwner,
         *,
         timeout_s: float,
-        worker_timeout_s: float,
+        allowance: Allowance,
     ) -> None:
         self._exchange = exchange
         self._mesh = mesh
         self._chronicle = chronicle
         self._owner = owner
-        self._timeout_s = timeout_s
-        self._worker_timeout_s = worker_timeout_s
+        self.timeout_s = timeout_s
+        """How long others may take to hear of a mismatch, seconds; better known later."""
+        self._allowance = allowance
+        self.longest_bytes = 0
+        """Of the vectors so far."""
         self._finished: Finished | None = None
         self._failed: ChaosError | None = None
 
@@ -131,6 +136,8 @@ class Operations:
         if not self._owner.may_operate:
             return None
         self._finished = None
+        if vector is not None:
+            self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         self._exchange.begin(op, label, blob, vector, weight, buckets)
         self.carry_out()
         return await self._outcome(label)
@@ -149,6 +156,7 @@ class Operations:
         if not self._owner.may_operate:
             return
         self._finished = None
+        self.longest_bytes = max(self.longest_bytes, vector.nbytes)
         try:
             self._exchange.open(op, label, vector, weight, buckets)
         except ChaosError as error:
@@ -180,6 +188,7 @@ class Operations:
 
     async def _outcome(self, label: str) -> Outcome | None:
         """Wait for the end of the operation under way; None if this node falls out of the run."""
+        self._allowance.waits(time.monotonic(), in_round=True)
         watch = asyncio.get_running_loop().create_task(self._watch(label))
         try:
             done: Finished | str = await self._owner.until(self._end)
@@ -188,11 +197,10 @@ class Operations:
             raise
         finally:
             watch.cancel()
+            self._allowance.works(time.monotonic(), in_round=False)
         if isinstance(done, str):
             return None
-        return Outcome(
-            done.op, done.epoch, done.members, done.weights, done.total, done.blobs, done.result
-        )
+        return Outcome(done.op, done.view, done.weights, done.total, done.blobs, done.result)
 
     def _end(self) -> Finished | str | None:
         if self._failed is not None:
@@ -202,13 +210,12 @@ class Operations:
     async def _let_others_hear(self) -> None:
         """Who ends at once looks dead, and the others go on without it and without the error."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 await self._owner.until(lambda: None if self._mesh.linked else True)
 
     async def _watch(self, label: str) -> None:
-        """Show a long wait, and complain of whoever causes it."""
+        """Show a long wait, and tell the peer who causes it."""
         shown = 0.0
-        complained: set[Uid] = set()
         while True:
             await asyncio.sleep(LATE_CHECK_S)
             late = self._exchange.late()
@@ -219,7 +226,5 @@ class Operations:
                 shown = seconds
                 names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
                 log.warning("%s (operation %s) waits %.0f s for %s", label, op, seconds, names)
-            for uid, waits in owing.items():
-                if seconds > waits * self._worker_timeout_s and uid not in complained:
-                    complained.add(uid)
-                    self._owner.tell_peer(local.Late(uid, seconds, str(op)))
+            if owing:
+                self._owner.tell_peer(local.Late(str(op), seconds, owing))

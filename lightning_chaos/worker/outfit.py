@@ -10,10 +10,12 @@ from typing import Protocol
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol.local import Standing
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.dial import Dialler
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.allowance import Allowance
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.course import Course
 from lightning_chaos.worker.mesh import Mesh, MeshOwner
@@ -48,6 +50,7 @@ class Outfit:
     mesh: Mesh
     operations: Operations
     donor: Donor
+    allowance: Allowance
 
 
 def fit_out(
@@ -74,12 +77,13 @@ def fit_out(
             pacers[uid] = Pacer(wiring.rate_bytes_per_s, time.monotonic)
         return pacers[uid]
 
-    me = standing.me
+    allowance = Allowance(config.worker_timeout_s)
+    me, timeout_s = standing.me, Timeouts(config.timeout_s).least_s
     exchange = Exchange(me.uid, time.monotonic)
     mesh = Mesh(
         me,
         config.run,
-        config.timeout_s,
+        timeout_s,
         owner,
         dialler=wiring.dialler,
         pacer_for=pacer_for,
@@ -91,9 +95,9 @@ def fit_out(
         mesh,
         chronicle,
         owner,
-        timeout_s=config.timeout_s,
-        worker_timeout_s=config.worker_timeout_s,
+        timeout_s=timeout_s,
+        allowance=allowance,
     )
     course = Course(me.uid, standing.view, newcomer=standing.newcomer)
-    donor = Donor(config.run, pacer_for, wiring.accept_tls, patience_s=config.worker_timeout_s)
-    return Outfit(me, course, exchange, mesh, operations, donor)
+    donor = Donor(config.run, pacer_for, wiring.accept_tls, patience_s=config.patience_s)
+    return Outfit(me, course, exchange, mesh, operations, donor, allowance)

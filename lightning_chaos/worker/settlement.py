@@ -67,7 +67,7 @@ async def settle(
         if outcome is None:
             return None
         begun, pulled, problem = time.monotonic(), None, ""
-        ruling = rule(outcome.members, outcome.blobs, trusted)
+        ruling = rule(outcome.view.uids, outcome.blobs, trusted)
         if ruling.wrong:
             if me in ruling.wrong:
                 donor.withdraw()

@@ -8,8 +8,10 @@ nothing more, and a new one takes its place.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 
 from lightning_chaos.collective.actions import Landing, Verdict
@@ -23,8 +25,10 @@ from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import Decision, Uid, View
 from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.door import Kind
+from lightning_chaos.worker.allowance import Allowance
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.course import Course
+from lightning_chaos.worker.gauges import tell_gauges
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.news import News
 from lightning_chaos.worker.operations import Operations
@@ -32,6 +36,7 @@ from lightning_chaos.worker.outfit import Outfit, Wiring, fit_out
 from lightning_chaos.worker.tasks import Tasks
 
 log = logging.getLogger(__name__)
+ALLOWANCE_CHECK_S = 0.25
 
 
 class Station:
@@ -189,6 +194,8 @@ class Station:
             case local.Waiting(reason=reason):
                 self.waiting = reason
                 self.chronicle.waiting(reason)
+            case local.Timeout(seconds=seconds) if self._outfit is not None:
+                self.mesh.timeout_s = self.operations.timeout_s = seconds
             case local.NoLink(reasons=reasons):
                 self.chronicle.links(reasons)
             case _:
@@ -198,11 +205,23 @@ class Station:
     def _on_standing(self, standing: local.Standing) -> None:
         self.standing = standing
         self._outfit = fit_out(standing, self.config, self._wiring, self.chronicle, self)
+        self.spawn(self._keep_allowance_told(self._outfit.allowance))
+        self.spawn(tell_gauges(self.mesh, self.operations, self.tell_peer, self.chronicle))
         if not standing.newcomer:
             self.chronicle.in_force(standing.view, "founded", -1)
             self.exchange.install(standing.view, None)
         if self.leaving:
             self._leave()
+
+    async def _keep_allowance_told(self, allowance: Allowance) -> None:
+        """The peer tells it to the others: they need it when this worker hangs."""
+        told = 0.0
+        while True:
+            seconds = allowance.seconds(time.monotonic())
+            if seconds != told:
+                told = seconds
+                self.tell_peer(local.Allowance(seconds))
+            await asyncio.sleep(ALLOWANCE_CHECK_S)
 
     def _on_socket(self, kind: Kind, sock: socket.socket) -> None:
         if self._outfit is not None and kind is Kind.DATA:

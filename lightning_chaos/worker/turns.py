@@ -46,10 +46,8 @@ class Outcome:
     """What an operation gave."""
 
     op: OpId
-    epoch: int
-    """Of the view whose members contributed, by its plan."""
-    members: tuple[Uid, ...]
-    """Who contributed, oldest first."""
+    view: View
+    """Whose members contributed, by its plan: the same at all of them."""
     weights: tuple[float, ...]
     total: float
     blobs: tuple[bytes, ...]

@@ -3,7 +3,10 @@
 Besides the run log, each node writes ``<node>.script.jsonl`` into the same directory: ``fits``,
 ``last round``, ``validating``, ``saving``, ``saved``, ``state`` (digests of model and optimizer at
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
-is killed.
+is killed; with ``--seize`` all its threads do.
+With ``--holds`` each node tells of every step (``stepped``), and stands still (``holds``) before
+backward of the step that stands in the file ``hold.<node>`` beside its log, until that is gone.
+The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
 With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
 there.
 """
@@ -11,6 +14,7 @@ there.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import os
 import time
@@ -31,7 +35,9 @@ from lightning_chaos.monitor.runlog import RunLog
 # Long enough for a test to kill this node, and late enough for all to be members.
 PAUSE_S = 30.0
 PAUSE_EPOCH = 1
+COMPILES_S = 2.5
 SAVE_EVERY = 5
+HOLD_POLL_S = 0.002
 NODE = os.environ.get("CHAOS_NODE", f"pid{os.getpid()}")
 
 
@@ -53,8 +59,13 @@ class Net(pl.LightningModule):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args = args
+        self.first = True
         self.net = nn.Sequential(
-            nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2)
+            nn.Linear(8, args.width),
+            nn.BatchNorm1d(args.width),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(args.width, 2),
         )
         # Different at every node until one pulls another's: equal shards would not be pulled.
         generator = torch.Generator().manual_seed(zlib.crc32(NODE.encode()))
@@ -63,6 +74,9 @@ class Net(pl.LightningModule):
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         if self.global_step == self.args.fail_at and self.args.fail_node == NODE:
             raise ValueError("a mistake in the user's code")
+        if self.first and self.args.compiles == NODE:
+            time.sleep(COMPILES_S)
+        self.first = False
         time.sleep(self.args.round_ms / 1e3)
         x, y = batch
         loss = F.cross_entropy(self.net(x), y)
@@ -112,7 +126,28 @@ class Witness(Callback):
         self.story.write(place, step=step, **fields)
         if f"{NODE}={place}" in self.args.pause and epoch >= PAUSE_EPOCH:
             self.story.write("pauses", place=place, step=step)
-            time.sleep(PAUSE_S)
+            if self.args.seize:
+                ctypes.PyDLL(None).sleep(int(PAUSE_S))  # it keeps the interpreter's lock
+            else:
+                time.sleep(PAUSE_S)
+
+
+class Holder(Callback):
+    """Stands still in the middle of a step as long as the test wants, and tells of every step."""
+
+    def __init__(self, log: RunLog) -> None:
+        self.story = log
+        self.order = Path(os.environ["CHAOS_LOG"]) / f"hold.{NODE}"
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
+        if not self.order.exists() or trainer.global_step < int(self.order.read_text()):
+            return
+        self.story.write("holds", step=trainer.global_step)
+        while self.order.exists():
+            time.sleep(HOLD_POLL_S)
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.story.write("stepped", step=trainer.global_step)
 
 
 class TellingIO(TorchCheckpointIO):
@@ -137,7 +172,11 @@ def main() -> None:
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--checkpoints", default="")
     parser.add_argument("--disks", default="")
+    parser.add_argument("--width", type=int, default=16, help="of the hidden layer")
+    parser.add_argument("--holds", action="store_true")
     parser.add_argument("--pause", nargs="*", default=[], help="NODE=PLACE")
+    parser.add_argument("--seize", action="store_true")
+    parser.add_argument("--compiles", default="")
     parser.add_argument("--fail-at", type=int, default=-1)
     parser.add_argument("--fail-node", default="")
     args = parser.parse_args()
@@ -149,6 +188,8 @@ def main() -> None:
     log = RunLog(Path(os.environ.get("CHAOS_LOG", ".")) / f"{NODE}.script.jsonl", NODE)
     witness = Witness(args, log)
     callbacks: list[Callback] = [witness]
+    if args.holds:
+        callbacks.append(Holder(log))
     if args.checkpoints:
         callbacks.append(ModelCheckpoint(args.checkpoints, "{step}", save_top_k=-1))
     disk = os.environ.get("DISK", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.messages import Carry, Message, ViewNews, decode
+from lightning_chaos.protocol.messages import Carry, LinkFigures, Message, ViewNews, decode
 from lightning_chaos.protocol.values import Ballot, View
 
 
@@ -37,6 +37,9 @@ def show(message: Message | local.Local) -> str:
         parts = [f"epoch {view.epoch} from {view.switch}: {','.join(m.node for m in view.members)}"]
         parts += [f"learning {m.node}" for m in view.learners]
         parts += [*without(view), *kin(view)]
+    if isinstance(message, LinkFigures):
+        rows = ",".join(map(str, message.rates)), ",".join(map(str, message.trips))
+        parts.append(f"rates {rows[0]} trips {rows[1]}")
     if isinstance(message, ViewNews):
         parts += kin(message.view)
     if isinstance(message, local.Standing):

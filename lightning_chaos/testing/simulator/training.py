@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 BATCH = 2
 SIZE = 1_000_000
 
-Entry = tuple[tuple[Uid, ...], str]
-"""Of a finished operation: who contributed, and a digest of all it gave."""
+Entry = tuple[int, tuple[Uid, ...], str]
+"""Of a finished operation: view that made it, its members, and a digest of all it gave."""
 
 
 class Doing(enum.Enum):
@@ -100,7 +100,7 @@ class Training:
         worker = self._worker
         result = b"" if done.result is None else done.result.tobytes()
         digest = hashlib.sha256(b"|".join((*done.blobs, result))).hexdigest()[:8]
-        self.history[done.op] = (done.members, digest)
+        self.history[done.op] = (done.view.epoch, done.view.uids, digest)
         if done.op.k == 0:
             headers = [msgspec.json.decode(blob, type=Header) for blob in done.blobs]
             self.ledger = commit(self.ledger, [header.slices for header in headers])

@@ -23,6 +23,8 @@ DIALS_S = 1.0
 MEETS_S = 5.0
 """The same when a new view names the lost one again."""
 
+GIVEN_UP = 0.0
+"""Until when a connection is dialled that no view wants."""
 LOOK_S = 0.1
 """How often somebody looks whether a connection is there again."""
 
@@ -101,8 +103,10 @@ class Wires:
             worker.say(local.Broken(other.uid, "the data connection was made anew", True))
         elif wanted and self._clock.now < until:
             self._clock.after(LOOK_S, partial(self._mend, node, other))
-        elif wanted:
-            worker.say(local.Broken(other.uid, "data connection lost", False))
+        else:
+            node.missing[other.uid] = GIVEN_UP  # a view that wants it again has it dialled anew
+            if wanted:
+                worker.say(local.Broken(other.uid, "data connection lost", False))
 
     def meet(self, worker: Worker) -> None:
         """A view came: give up the links that it lacks, dial those that are not there."""

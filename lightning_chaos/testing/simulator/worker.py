@@ -257,7 +257,7 @@ class Worker:
         for uid, waits in owing.items():
             if seconds > waits * bound and (op, uid) not in self._complained:
                 self._complained.add((op, uid))
-                self.say(local.Late(uid, seconds, str(op)))
+                self.say(local.Late(str(op), seconds, {uid: waits}))
 
     def leave(self) -> None:
         """SIGTERM."""

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 
+from lightning_chaos.planning.reconsider import reconsider
 from lightning_chaos.protocol import events, local
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.standing import Role
@@ -29,6 +30,8 @@ from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 TICKS = 4
 """In one timeout; with each a heartbeat is due."""
 LINGER_S = 4.0
+PLANNING_S = 0.05
+"""How long it takes to work a plan out."""
 QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
 """Too frequent for the story."""
 
@@ -189,6 +192,9 @@ class World:
                 self._tell_worker(node, message)
             case events.Log(text=text):
                 self.clock.tell(node.uid, ":", text)
+            case events.Replan(graph=graph, present=plan, total_bytes=size):
+                answer = events.Replanned(graph, *reconsider(plan, graph, size))
+                self.clock.after(PLANNING_S, partial(self.give, node, answer))
             case events.Quit():
                 self._end_peer(node, polite=True)
 

@@ -1,0 +1,53 @@
+"""Works plans out beside the event loop: a peer must hear others meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from lightning_chaos.errors import PlanError
+from lightning_chaos.planning.reconsider import reconsider
+from lightning_chaos.protocol.events import Replan, Replanned
+
+_SHARE = 0.05
+"""Of a processor, at most: figures may change all the time, and planning for 24 takes half a
+second."""
+_logger = logging.getLogger(__name__)
+
+
+class Planner:
+    """One plan at a time, in a thread of its own.
+
+    Args:
+        feed: takes the answers.
+    """
+
+    def __init__(self, feed: Callable[[Replanned], None]) -> None:
+        self._feed = feed
+        self._ask: Replan | None = None
+        self._asked = asyncio.Event()
+
+    def ask(self, ask: Replan) -> None:
+        """Answer this as soon as there is time; what was asked before and not begun is void."""
+        self._ask = ask
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            if self._ask is not None:
+                begun = time.monotonic()
+                await self._answer(self._ask)
+                await asyncio.sleep((time.monotonic() - begun) / _SHARE)
+
+    async def _answer(self, ask: Replan) -> None:
+        try:
+            found = await asyncio.to_thread(reconsider, ask.present, ask.graph, ask.total_bytes)
+        except PlanError as error:
+            _logger.warning("no plan for the links as measured: %s", error)
+        else:
+            self._feed(Replanned(ask.graph, *found))

@@ -1,0 +1,49 @@
+"""Workers that hang while their peers live, and some that only look like that.
+
+Half a minute: nothing may happen before a worker has hung for a while, and clusters start.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from cluster_fixtures import MakeCluster
+
+
+@pytest.mark.parametrize("how", ["one thread", "all threads"])
+def test_a_worker_that_hangs_in_a_step_loses_its_seat_and_the_others_go_on(
+    cluster: MakeCluster, how: str
+) -> None:
+    seize = ["--seize"] if how == "all threads" else []
+    run = cluster("--pause", "b=last round", *seize, CHAOS_WORKER_TIMEOUT="1")
+    run.up("a", "b", "c")
+    run.wait_told("pauses", "b")
+    hung = time.time()
+    run.wait_members("a", "c")
+    found = run.told("view", "a")[-1]
+    assert "gave nothing to operation" in found["reason"]
+    assert found.t - hung >= 0.9  # not before the timeout
+    run.wait_rounds(5)
+    assert not run.told("end", "b"), "it hangs, it did not die"
+    run.kill("b")
+    run.finish("a", "c")
+
+
+def test_a_first_step_may_take_longer_than_a_worker_may_hang(cluster: MakeCluster) -> None:
+    run = cluster("--compiles", "b", CHAOS_WORKER_TIMEOUT="1")
+    run.up("a", "b", "c")
+    run.wait_rounds(5)
+    seats = [e["members"] for e in run.told("view", "a")]
+    assert seats == sorted(seats, key=len), "nobody has lost one"
+    run.finish("a", "b", "c")
+
+
+def test_who_waits_for_a_hung_one_is_not_taken_for_hung(cluster: MakeCluster) -> None:
+    run = cluster("--pause", "c=validating", "--validate", CHAOS_WORKER_TIMEOUT="0.5")
+    run.up("a", "b", "c")
+    run.wait_told("pauses", "c")
+    run.wait_members("a", "b")  # after ten times as long: what is no round has no past
+    assert all("c: " in e["reason"] for e in run.told("view", "a") if "gave" in e["reason"])
+    run.kill("c")
+    run.finish("a", "b")

@@ -1,0 +1,64 @@
+"""A pull over real sockets whose links differ, through relays: wrong beliefs cost little."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from pull_stage import MB, assert_whole, image_of, stage, state
+
+from lightning_chaos.errors import ConfigError
+from lightning_chaos.replication.values import Pulled
+from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.relays import Relays
+from lightning_chaos.transport.relayed import dialler_for
+
+RATES = {"a": 20e6, "b": 10e6, "c": 5e6}
+TOTAL = 32 * MB
+TREE = state(TOTAL)
+ATTEMPTS = 3
+"""A busy machine may cost one of them its time, and the next one not."""
+
+
+async def pull_over(relays: Relays, believed: dict[str, float]) -> Pulled:
+    async with stage() as s:
+        for name, rate in RATES.items():
+            node = s.donor(name, image_of(TREE))
+            relays.place(name, node.address)
+            relays.shape(Shape(rate_mbit=rate * 8e-6, delay_ms=5), name, "new")
+        dialler = dialler_for(str(relays.address), "new")
+        pulled = await s.pull(rates=believed, dialler=dialler)
+        assert_whole(pulled, TREE)
+        return pulled
+
+
+@pytest.mark.parametrize("error", [1, 2, 4])
+@pytest.mark.parametrize("slow_is", ["overrated", "underrated"])
+def test_wrong_rates_cost_at_most_a_quarter(relays: Relays, error: float, slow_is: str) -> None:
+    wrong = error if slow_is == "overrated" else 1 / error
+    believed = {n: rate * (wrong if n == "c" else 1 / wrong) for n, rate in RATES.items()}
+    bound_s = TOTAL / sum(RATES.values())
+    took: list[float] = []
+    for _ in range(ATTEMPTS):
+        took.append(asyncio.run(pull_over(relays, believed)).seconds)
+        if took[-1] <= 1.25 * bound_s:
+            return
+    pytest.fail(f"{took} s, the bound is {bound_s:.2f} s")
+
+
+def test_with_nothing_known_the_transfer_itself_shows_the_rates(relays: Relays) -> None:
+    pulled = asyncio.run(pull_over(relays, {}))
+    for share in pulled.donors:
+        assert share.measured is not None
+        assert share.measured.bytes_per_s == pytest.approx(RATES[share.name], rel=0.15)
+        assert share.rtt_s is not None
+        assert share.rtt_s >= 0.01
+        assert share.bytes / (TOTAL) == pytest.approx(RATES[share.name] / 35e6, abs=0.05)
+    assert sum(share.planned_bytes for share in pulled.donors) == pytest.approx(TOTAL, rel=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.0, math.nan])
+def test_a_rate_that_cannot_be_is_one_clear_error(relays: Relays, rate: float) -> None:
+    with pytest.raises(ConfigError, match="remembered of a link, which is not a rate"):
+        asyncio.run(pull_over(relays, {"a": rate}))
