@@ -7,7 +7,8 @@ present :class:`Station` lives and every wait has its own bound or is ended by a
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning_chaos.peer.config import PeerConfig
@@ -124,6 +125,15 @@ class Node(OperationSequence):
     def in_step(self) -> bool:
         """Collective operations go to the other members; else they are this node's own."""
         return self._in_step and not self._station.apart
+
+    @contextmanager
+    def out_of_step(self) -> Iterator[None]:
+        """What is asked of all members meanwhile is this node's own: only it is busy with that."""
+        before, self._in_step = self._in_step, False
+        try:
+            yield
+        finally:
+            self._in_step = before
 
     @property
     def waiting(self) -> str:
