@@ -131,7 +131,8 @@ def main() -> None:
     repeat = 1 if arguments.smoke else arguments.repeat
     lines = [
         machine(),
-        f"Estimate over truth: median (least to most); round trip of {2 * DELAY_MS:g} ms",
+        f"Estimate over truth: median (least to most); round trip of {2 * DELAY_MS:g} ms;",
+        f"n = {repeat}.",
         "",
         "| lab | Mbit/s | train | says nothing | transfer |",
         "|---|---|---|---|---|",

@@ -20,13 +20,14 @@ from lightning_chaos.testing.lab.relays import Relays
 
 NODES = ("n1", "n2", "n3", "n4")
 LAST = "n1"
-WIDTH = 4000
-PIECE_BYTES = 40_000
-"""Less than what a member gives to the root of a piece (a quarter of 52,000 floats), and more than
-all heartbeats that a way carries in the meantime."""
+WIDTH = 1600
+PIECE_BYTES = 18_000
+"""Less than a piece of the sum (a quarter of 24,000 floats), and more than all heartbeats that a
+way carries in the meantime."""
 AHEAD = 15
 """So many steps are left to tell all where to stand still: a tenth of a second at least."""
-NEAR = Shape(rate_mbit=200, delay_ms=1)
+NEAR = Shape(rate_mbit=200, delay_ms=3)
+"""A way whose other direction is silent still carries a round trip's worth: several pieces."""
 FAR = Shape(rate_mbit=200, delay_ms=60)
 """A call arrives so much later than it was made: after the reset that made it necessary."""
 
