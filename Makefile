@@ -37,11 +37,12 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; plans; rates: tables, in benchmarks/results
+bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; slow; plans; rates: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/links.py --write benchmarks/results/links.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
+	$(BIN)/python benchmarks/slow.py --write benchmarks/results/slow.md $(ARGS)
 	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
 	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
 	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
@@ -54,6 +55,7 @@ bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
 	$(BIN)/python benchmarks/links.py --smoke
 	$(BIN)/python benchmarks/allreduce.py --smoke
 	$(BIN)/python benchmarks/overlap.py --smoke
+	$(BIN)/python benchmarks/slow.py --smoke
 	$(BIN)/python benchmarks/scaling.py --smoke
 	$(BIN)/python benchmarks/planning.py --smoke
 	$(BIN)/python benchmarks/planning_reduce.py --smoke
