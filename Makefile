@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
-SMOKES := $(addprefix smoke-,events links allreduce overlap scaling planning planning_reduce rates pull unlike)
+SMOKES := $(addprefix smoke-,events links allreduce overlap slow scaling planning planning_reduce \
+  rates pull unlike)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ready lint bench bench-smoke $(SMOKES) soak simulate docs build clean
@@ -39,11 +40,12 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; plans; rates: tables, in benchmarks/results
+bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; slow; plans; rates: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/links.py --write benchmarks/results/links.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
+	$(BIN)/python benchmarks/slow.py --write benchmarks/results/slow.md $(ARGS)
 	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
 	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
 	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)

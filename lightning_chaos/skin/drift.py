@@ -53,7 +53,7 @@ class Drift(Rounds):
         """Members found to differ before."""
 
     @override
-    def _begin_round(self) -> tuple[int, int]:
+    def _begin_round(self) -> tuple[tuple[Uid, ...], int]:
         if self._right:
             self._settle()
         place = super()._begin_round()
