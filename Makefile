@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
-SMOKES := $(addprefix smoke-,events links allreduce overlap slow scaling planning planning_reduce \
-  rates pull unlike)
+# The longest first, as they go two at a time.
+SMOKES := $(addprefix smoke-,unlike events links overlap pull \
+  allreduce slow rates scaling planning planning_reduce)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ready lint bench bench-smoke $(SMOKES) soak simulate docs build clean

@@ -1,4 +1,7 @@
-"""Under torchrun: agents and workers come, die and leave, and nobody else's worker restarts."""
+"""Under torchrun: agents and workers come, die and leave, and nobody else's worker restarts.
+
+It takes half a minute: agents and workers, which are the subject, each import torch anew.
+"""
 
 from __future__ import annotations
 
