@@ -168,6 +168,8 @@ class Evidence:
             return frozenset()
         found = set()
         for b, deniers in self._denied.items():
+            if b not in uids or b in self.dead:
+                continue
             answers = self._says.get(b, {})
             heard = now if b == self._me else self._alive_at.get(b, 0.0)
             oldest = next(iter(deniers.values()))
@@ -175,7 +177,7 @@ class Evidence:
                 continue
             for a, since in deniers.items():
                 lives = a in answers or self._lasts(now, since, heard)
-                if lives and a in uids and b in uids and not {a, b} & self.dead.keys():
+                if lives and a in uids and a not in self.dead:
                     found.add(pair_of(a, b))
         return frozenset(found)
 
