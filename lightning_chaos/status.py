@@ -37,6 +37,7 @@ def _nodes(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
             table.add_column(name)
     for rank, member in enumerate((*view.members, *view.learners)):
         role = "learner" if rank >= len(view.members) else "member" if rank else "lead"
+        role += ", slow" if member.uid in sight.status.slow else ""
         lost = [m.node for m in view.members if not view.joins(m.uid, member.uid)]
         cells = [", ".join(lost)] if view.missing else []
         if member.uid in gauges:
@@ -74,15 +75,17 @@ def _links(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
     """What comes to each member, as it has measured it under the view."""
     view = sight.view
     table = Table(title="links as measured", title_justify="left")
-    for name in ("from", "to", "Mbit/s", "round trip, ms"):
+    for name in ("from", "to", "Mbit/s", "round trip, ms", "lost, %"):
         table.add_column(name)
     for member in view.members:
-        row = gauges[member.uid].row if member.uid in gauges else None
-        if row is None or row.epoch != view.epoch:
+        told = gauges.get(member.uid)
+        if told is None or told.row.epoch != view.epoch:
             continue
-        for other, rate, trip in zip(view.members, row.rates, row.trips, strict=False):
+        figures = zip(view.members, told.row.rates, told.row.trips, told.late, strict=False)
+        for other, rate, trip, late in figures:
             if rate or trip:
                 mbit = f"{value_of(rate, RATE_UNIT) * 8e-6:.3g}" if rate else ""
                 trip_ms = f"{value_of(trip, TRIP_UNIT_S) * 1e3:.2g}" if trip else ""
-                table.add_row(other.node, member.node, mbit, trip_ms)
+                lost = str(late) if trip else ""
+                table.add_row(other.node, member.node, mbit, trip_ms, lost)
     return table

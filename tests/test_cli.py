@@ -95,6 +95,18 @@ def test_status_marks_an_island_and_says_what_is_waited_for() -> None:
     assert f"n4 waits: {why}" in told
 
 
+def test_status_marks_slow_members() -> None:
+    members = tuple(Member(name, 1, "127.0.0.1", 1) for name in ("n1", "n2"))
+    view = View("r", 0, 2, members, (), 0, mesh_plan([m.uid for m in members]))
+    console = Console(width=200, record=True, file=io.StringIO())
+    status = Status(2, 9, slow=(members[1].uid,))
+    for table in tables(Sight(members[0], view, status), {}):
+        console.print(table)
+    told = console.export_text()
+    assert "member, slow" in told
+    assert "lead, slow" not in told
+
+
 def test_status_shows_what_nodes_measure_of_their_machines_and_links() -> None:
     async def story(node: Node) -> None:
         host = Host(4, 25, 8 << 30, 2 << 30, 2_500_000, 125_000, 1000)
@@ -114,7 +126,7 @@ def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
     host = Host(4, 25, 8 << 30, 2 << 30, 2_500_000, 125_000, 1000)
     row = LinkFigures(9, (step_of(2.5e6, RATE_UNIT), 0), (step_of(0.02, TRIP_UNIT_S), 0))
     old = LinkFigures(8, (0, 9), (0, 9))
-    gauges = {two.uid: Gauges(host, row), one.uid: Gauges(host, old)}
+    gauges = {two.uid: Gauges(host, row, (3, 0)), one.uid: Gauges(host, old, (0, 3))}
     console = Console(width=200, record=True, file=io.StringIO())
     for table in tables(Sight(one, view, Status(9, 40)), gauges):
         console.print(table)
@@ -123,7 +135,7 @@ def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
     assert "20.0, 1.0 of 1000 Mbit/s" in told
     (links,) = (line.split() for line in told.splitlines() if "n1" in line and "n2" in line)
     figures = [float(cell) for cell in links if cell.replace(".", "").isdigit()]
-    assert figures == pytest.approx([20, 20], rel=0.06)
+    assert figures == pytest.approx([20, 20, 3], rel=0.06)
 
 
 def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:

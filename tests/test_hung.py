@@ -1,4 +1,7 @@
-"""Workers that hang while their peers live, and some that only look like that."""
+"""Workers that hang while their peers live, and some that only look like that.
+
+Half a minute: nothing may happen before a worker has hung for a while, and clusters start.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from lightning_chaos.monitor.runlog import LogTail
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.planning.values import ReducePlan
+from lightning_chaos.protocol.values import View
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.relays import Relays
@@ -48,9 +49,10 @@ def take_part(name: str, env: dict[str, str], log: Path, problems: list[BaseExce
     try:
         node.open()
         node.ask_seat((("model", "m"),))
-        while node.round < MOST_ROUNDS and not planned_since(node):
+        view: View | None = None
+        while node.round < MOST_ROUNDS and not planned_since(view, node.round):
             match node.turn():
-                case Go():
+                case Go(view=view):
                     round_ = node.begin_round()
                     outcome = node.operate("gradients", vector=VECTOR, weight=1.0)
                     assert outcome is not None
@@ -71,11 +73,10 @@ def take_part(name: str, env: dict[str, str], log: Path, problems: list[BaseExce
         node.close()
 
 
-def planned_since(node: Node) -> bool:
-    view = node.view_in_force
+def planned_since(view: View | None, round_: int) -> bool:
     if view is None or view.plan == mesh_plan(view.uids):
         return False
-    return node.round >= view.switch + AFTER
+    return round_ >= view.switch + AFTER
 
 
 def image(node: Node) -> StateImage:

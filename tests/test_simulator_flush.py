@@ -70,7 +70,7 @@ def operation(reports: Reports, view: View, decision: Decision) -> tuple[OpId, s
 def contributors(stage: Stage, op: OpId) -> list[set[Uid]]:
     """Whose contributions each member has in that operation."""
     histories = (node.worker.training.history for node in stage.world.invariants.members())
-    return [set(history[op][0]) for history in histories if op in history]
+    return [set(history[op][1]) for history in histories if op in history]
 
 
 @pytest.mark.parametrize("branch", [b for b in Branch if b is not Branch.NONE])

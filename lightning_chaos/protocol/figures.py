@@ -85,10 +85,13 @@ class Figures:
                 self._smooth[uid] = before + _SMOOTHING * (rate - before)
         return problem
 
-    def row(self, view: View) -> LinkFigures | None:
-        """What this peer has to tell of its links to the members; None before it knows a rate."""
-        if not self._smooth:
-            return None
+    @property
+    def knows_rates(self) -> bool:
+        """This node's worker has measured something."""
+        return bool(self._smooth)
+
+    def row(self, view: View) -> LinkFigures:
+        """What this peer has to tell of its links to the members."""
         rates, trips = [], []
         for uid in view.uids:
             rate, trip = self._smooth.get(uid), self._own_trips.of(uid)

@@ -27,6 +27,7 @@ Fingerprint = tuple[tuple[str, str], ...]
 """Settings that members must share: (name, value) in the order they are compared."""
 
 
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
 """A measured figure on a scale of ratios (:mod:`.figures`), 0 if it is not known."""
 
@@ -70,6 +71,8 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """What it read of the receiver's clock in its last heartbeat, and how long ago."""
     allows: float = 0.0
     """How long others should wait for its worker, seconds; 0: it does not say."""
+    slow: tuple[Uid, ...] = ()
+    """Members that compute far longer than the others, for people."""
 
 
 class ViewNews(Message, frozen=True, array_like=True, tag=True):
@@ -210,8 +213,9 @@ class Gauges(Message, frozen=True, array_like=True, tag=True):
     """What the sender has measured itself, for visitors."""
 
     host: Host
-    row: LinkFigures | None
-    """None while no link has been measured."""
+    row: LinkFigures
+    late: tuple[Percent, ...]
+    """How many heartbeats of a hundred took as long as if something had been lost; by rank."""
 
 
 class Carry(Message, frozen=True, array_like=True, tag=True):

@@ -51,7 +51,9 @@ class Survey:
         """Tell a visitor what is measured here; before the view, with which it has all it needs."""
         view = self._standing.view
         if self._host is not None and view is not None and self._standing.active:
-            self._standing.send(uid, Gauges(self._host, self.figures.row(view)))
+            trips = (self._standing.trips.of(other) for other in view.uids)
+            late = tuple(round(100 * trip.late) if trip is not None else 0 for trip in trips)
+            self._standing.send(uid, Gauges(self._host, self.figures.row(view), late))
 
     def hear(self, sender: Uid, row: LinkFigures) -> None:
         """A member tells what it has measured; what cannot be is refused, said once of each."""
@@ -91,8 +93,10 @@ class Survey:
 
     def _tell(self, view: View) -> None:
         standing, now, lead = self._standing, self._standing.now, view.uids[0]
+        if not self.figures.knows_rates:
+            return
         row = self.figures.row(view)
-        if row is None or lead == standing.me.uid:
+        if lead == standing.me.uid:
             return
         if row != self._told or now - self._told_at >= _AGAIN * standing.timeout_s:
             self._told, self._told_at = row, now
