@@ -1,4 +1,7 @@
-"""A newcomer pulls over links that differ: as planned, by what it measured of them."""
+"""A newcomer pulls over links that differ: as planned, by what it measured of them.
+
+Ten seconds: three nodes pull the state one after another, the last over slow links.
+"""
 
 from __future__ import annotations
 
