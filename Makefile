@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .make/wheel-venv
+SMOKES := $(addprefix smoke-,events links allreduce overlap slow scaling planning planning_reduce \
+  rates pull unlike)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ready lint bench bench-smoke soak simulate docs build clean
+.PHONY: help demo test ready lint bench bench-smoke $(SMOKES) soak simulate docs build clean
 .DELETE_ON_ERROR:
-ifneq ($(MAKECMDGOALS),ready)
+# Side by side go only the parts that `make test` asks for in a make of its own.
+ifeq ($(filter ready $(SMOKES),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
 
@@ -37,11 +40,12 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; plans; rates: tables, in benchmarks/results
+bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; slow; plans; rates: tables, in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/links.py --write benchmarks/results/links.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
 	$(BIN)/python benchmarks/overlap.py --write benchmarks/results/overlap.md $(ARGS)
+	$(BIN)/python benchmarks/slow.py --write benchmarks/results/slow.md $(ARGS)
 	$(BIN)/python benchmarks/scaling.py --write benchmarks/results/scaling.md $(ARGS)
 	$(BIN)/python benchmarks/planning.py --write benchmarks/results/planning.md $(ARGS)
 	$(BIN)/python benchmarks/planning_reduce.py --write benchmarks/results/planning_reduce.md $(ARGS)
@@ -50,16 +54,10 @@ bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; p
 	$(BIN)/python benchmarks/unlike.py --write benchmarks/results/unlike.md $(ARGS)
 
 bench-smoke: $(VENV)/.installed ## the same, once, to see that they still run
-	$(BIN)/python benchmarks/events.py --smoke
-	$(BIN)/python benchmarks/links.py --smoke
-	$(BIN)/python benchmarks/allreduce.py --smoke
-	$(BIN)/python benchmarks/overlap.py --smoke
-	$(BIN)/python benchmarks/scaling.py --smoke
-	$(BIN)/python benchmarks/planning.py --smoke
-	$(BIN)/python benchmarks/planning_reduce.py --smoke
-	$(BIN)/python benchmarks/rates.py --smoke
-	$(BIN)/python benchmarks/pull.py --smoke
-	$(BIN)/python benchmarks/unlike.py --smoke
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(SMOKES)
+
+$(SMOKES): smoke-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/$*.py --smoke
 
 soak: $(VENV)/.installed ## thousands of view changes in one peer: memory and descriptors (minutes)
 	$(BIN)/python benchmarks/soak.py --write benchmarks/results/soak.md $(ARGS)

@@ -142,6 +142,18 @@ class SelfHealingHooks:
             if not node.apart:
                 raise
 
+    def stand_by(self, strategy: Rounds, round_: int) -> None:
+        """Its seat is given back: ask for one again when the run has begun that round.
+
+        Raises:
+            JoinError: the run does not take it.
+            RunFinished: the run has ended.
+        """
+        node = strategy.node
+        node.log("stand-by", round=round_)
+        node.open_again(strategy.past_now(), self._restarts)
+        node.ask_seat(strategy.fingerprint, round_)
+
     def state_dict(self) -> dict[str, Any]:
         """The ledger: an epoch resumed in its middle goes on where it was."""
         return {} if self.samples is None else {"ledger": self.samples.state_dict()}

@@ -37,6 +37,7 @@ def _nodes(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
             table.add_column(name)
     for rank, member in enumerate((*view.members, *view.learners)):
         role = "learner" if rank >= len(view.members) else "member" if rank else "lead"
+        role += ", slow" if member.uid in sight.status.slow else ""
         lost = [m.node for m in view.members if not view.joins(m.uid, member.uid)]
         cells = [", ".join(lost)] if view.missing else []
         if member.uid in gauges:

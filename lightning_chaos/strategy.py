@@ -73,6 +73,9 @@ class ChaosHooks(Parts, Checkpoints):
             (oldest), or stay each member's own (``"local"``).
         quorum: what a side of a cut network does that has not more than half of the members:
             wait (``"majority"``) or go on alone as an island (``"any"``), until they meet.
+        slow: what becomes of a member that takes three times as long as usual: it is shown
+            (``"keep"``), and takes fewer samples (``"share"``) or gives its seat back for a
+            while (``"standby"``).
         verify_every: rounds between two checks that members have the same state, each of another
             segment of it; who differs is corrected. 0 for no checks.
         dialler: opens the worker's connections in its own way (tests put theirs here).
@@ -107,6 +110,7 @@ class ChaosHooks(Parts, Checkpoints):
         savers: int | None = None,
         buffers: str = "mean",
         quorum: str | None = None,
+        slow: str | None = None,
         verify_every: int | None = None,
         dialler: Dialler | None = None,
         **lightning: Any,
@@ -131,6 +135,7 @@ class ChaosHooks(Parts, Checkpoints):
             savers=savers,
             buffers=buffers,
             quorum=quorum,
+            slow=slow,
             verify_every=verify_every,
         )
         self.fingerprint: Fingerprint = ()
@@ -195,8 +200,9 @@ class ChaosHooks(Parts, Checkpoints):
         if self._samples is None:
             # Of a script that does not seed at all, torch's own is any number.
             seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
+            settings = self.settings
             self._samples = Samples(
-                trainer, facts, seed, self._begin_round, self.settings.min_members
+                trainer, facts, seed, self._begin_round, settings.min_members, settings.slow
             )
             assert self._healing is not None
             self._samples.resume(self._healing.resumed)
@@ -221,13 +227,8 @@ class ChaosHooks(Parts, Checkpoints):
         self._reducer = Reducer(self.lightning_module, buffers=self.settings.buffers)  # type: ignore[attr-defined]
         self._set_up_validation()
         check_sendable(*self._state())
-        self.fingerprint = settings_of(
-            trainer,
-            self._samples.facts,
-            self._reducer.fingerprint,
-            quorum=self.settings.quorum,
-            verify_every=self.settings.verify_every,
-        )
+        model = self._reducer.fingerprint
+        self.fingerprint = settings_of(trainer, self._samples.facts, model, self.settings)
         self._signals = PoliteSignals(self.node.ask_to_leave)
         if trainer.received_sigterm:  # Lightning alone listened until now
             raise LeftRun(0)

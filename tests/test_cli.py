@@ -95,6 +95,18 @@ def test_status_marks_an_island_and_says_what_is_waited_for() -> None:
     assert f"n4 waits: {why}" in told
 
 
+def test_status_marks_slow_members() -> None:
+    members = tuple(Member(name, 1, "127.0.0.1", 1) for name in ("n1", "n2"))
+    view = View("r", 0, 2, members, (), 0, mesh_plan([m.uid for m in members]))
+    console = Console(width=200, record=True, file=io.StringIO())
+    status = Status(2, 9, slow=(members[1].uid,))
+    for table in tables(Sight(members[0], view, status), {}):
+        console.print(table)
+    told = console.export_text()
+    assert "member, slow" in told
+    assert "lead, slow" not in told
+
+
 def test_status_shows_what_nodes_measure_of_their_machines_and_links() -> None:
     async def story(node: Node) -> None:
         host = Host(4, 25, 8 << 30, 2 << 30, 2_500_000, 125_000, 1000)

@@ -24,41 +24,48 @@ def ledger(size: int, *committed: tuple[int, int]) -> Ledger:
 
 
 def test_a_round_takes_the_lowest_positions_in_member_order() -> None:
-    assert share_out(ledger(100), 4, 3) == (((0, 4),), ((4, 8),), ((8, 12),))
+    assert share_out(ledger(100), [4] * 3) == (((0, 4),), ((4, 8),), ((8, 12),))
 
 
 def test_the_slice_of_a_dead_member_is_filled_by_the_next_round() -> None:
-    first = share_out(ledger(100), 4, 3)
+    first = share_out(ledger(100), [4] * 3)
     survived = commit(ledger(100), (first[0], first[2]))
 
     assert survived.committed == ((0, 4), (8, 12))
-    assert share_out(survived, 4, 2) == (((4, 8),), ((12, 16),))
+    assert share_out(survived, [4] * 2) == (((4, 8),), ((12, 16),))
 
 
 def test_a_slice_may_span_holes() -> None:
     holed = ledger(20, (2, 5), (6, 10))
-    assert share_out(holed, 4, 2) == (((0, 2), (5, 6), (10, 11)), ((11, 15),))
+    assert share_out(holed, [4] * 2) == (((0, 2), (5, 6), (10, 11)), ((11, 15),))
 
 
 def test_what_is_left_is_shared_out_evenly_and_older_members_take_more() -> None:
-    assert [samples_in(s) for s in share_out(ledger(11), 4, 3)] == [4, 4, 3]
+    assert [samples_in(s) for s in share_out(ledger(11), [4] * 3)] == [4, 4, 3]
+
+
+def test_a_member_with_a_smaller_share_takes_fewer() -> None:
+    assert share_out(ledger(100), (4, 2, 4)) == (((0, 4),), ((4, 6),), ((6, 10),))
+    assert [samples_in(s) for s in share_out(ledger(9), (4, 2, 4))] == [4, 2, 3]
+    assert [samples_in(s) for s in share_out(ledger(6), (4, 2, 4))] == [3, 0, 3]
+    assert rounds_left(ledger(29), (4, 2, 4)) == 3
 
 
 def test_nobody_gets_a_single_sample_if_that_can_be() -> None:
-    assert [samples_in(s) for s in share_out(ledger(2), 4, 3)] == [2, 0, 0]
-    assert [samples_in(s) for s in share_out(ledger(5), 4, 3)] == [3, 2, 0]
-    assert [samples_in(s) for s in share_out(ledger(1), 4, 3)] == [1, 0, 0]
-    assert [samples_in(s) for s in share_out(ledger(2), 1, 3)] == [1, 1, 0]
+    assert [samples_in(s) for s in share_out(ledger(2), [4] * 3)] == [2, 0, 0]
+    assert [samples_in(s) for s in share_out(ledger(5), [4] * 3)] == [3, 2, 0]
+    assert [samples_in(s) for s in share_out(ledger(1), [4] * 3)] == [1, 0, 0]
+    assert [samples_in(s) for s in share_out(ledger(2), [1] * 3)] == [1, 1, 0]
     assert [b.weight for b in micro_batches(range(3), 4, 2, 100)] == [3, 0]
 
 
 def test_drop_last_ends_the_epoch_before_the_round_that_is_not_full() -> None:
     almost = ledger(11)
-    assert share_out(almost, 4, 3, drop_last=True) == ((), (), ())
-    assert is_complete(almost, 4, 3, drop_last=True)
-    assert not is_complete(almost, 4, 3)
-    assert rounds_left(ledger(35), 4, 3, drop_last=True) == 2
-    assert rounds_left(ledger(35), 4, 3) == 3
+    assert share_out(almost, [4] * 3, drop_last=True) == ((), (), ())
+    assert is_complete(almost, [4] * 3, drop_last=True)
+    assert not is_complete(almost, [4] * 3)
+    assert rounds_left(ledger(35), [4] * 3, drop_last=True) == 2
+    assert rounds_left(ledger(35), [4] * 3) == 3
 
 
 def test_the_next_epoch_begins_with_nothing_committed() -> None:
@@ -136,9 +143,11 @@ def test_every_position_counts_exactly_once_whatever_happens(
     seen: list[int] = []
     losses = 0
     while True:
-        members = data.draw(st.integers(1, 5))
-        slices = share_out(ours, batch, members, drop_last=drop_last)
-        assert is_complete(ours, batch, members, drop_last=drop_last) == (not any(slices))
+        shares = data.draw(st.lists(st.integers(1, batch), min_size=1, max_size=5))
+        members = len(shares)
+        slices = share_out(ours, shares, drop_last=drop_last)
+        assert is_complete(ours, shares, drop_last=drop_last) == (not any(slices))
+        assert all(samples_in(s) <= most for s, most in zip(slices, shares, strict=True))
         if not any(slices):
             break
         kept = slices
@@ -154,22 +163,21 @@ def test_every_position_counts_exactly_once_whatever_happens(
         assert commit(before, reversed(kept)) == ours
         seen += [p for s in kept for p in positions(s)]
     assert len(seen) == len(set(seen)) == size - ours.left
-    assert ours.left < members * batch if drop_last else ours.left == 0
+    assert ours.left < sum(shares) if drop_last else ours.left == 0
 
 
 @given(
     size=st.integers(1, 300),
-    batch=st.integers(1, 9),
-    members=st.integers(1, 5),
+    shares=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     drop_last=st.booleans(),
 )
 def test_the_rounds_left_are_the_rounds_that_follow(
-    size: int, batch: int, members: int, drop_last: bool
+    size: int, shares: list[int], drop_last: bool
 ) -> None:
     ours = ledger(size)
-    expected = rounds_left(ours, batch, members, drop_last=drop_last)
+    expected = rounds_left(ours, shares, drop_last=drop_last)
     rounds = 0
-    while any(slices := share_out(ours, batch, members, drop_last=drop_last)):
+    while any(slices := share_out(ours, shares, drop_last=drop_last)):
         ours = commit(ours, slices)
         rounds += 1
     assert rounds == expected

@@ -403,6 +403,18 @@ def test_the_board_tells_the_story_and_can_be_drawn_after_every_event(tmp_path: 
     assert "from n1" in (tmp_path / "out").read_text()
 
 
+def test_the_board_marks_slow_members_until_they_are_fast_again() -> None:
+    board = Board("title", NODES, at(0))
+    times = {"seconds": 1.2, "usual": 0.1}
+    slow = board.apply(event(at(1), "n2", "slow", slow=True, share=16, **times))
+    assert slow is not None
+    assert "n2 is slow (1.20 s a round, usual are 0.10 s)" in slow
+    assert board.apply(event(at(2), "n2", "slow", slow=True, share=2, **times)) is None
+    assert board.rows["n2"].slow
+    board.apply(event(at(3), "n2", "slow", slow=False, share=16, **times))
+    assert not board.rows["n2"].slow
+
+
 def test_a_state_of_few_shards_is_not_held_to_equal_shares() -> None:
     def one_shard(event: LogEvent) -> LogEvent:
         if event.event != "pull":

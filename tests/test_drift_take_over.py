@@ -13,6 +13,7 @@ from scripts.exercise import CASES, Lesson
 
 from lightning_chaos import ChaosStrategy
 from lightning_chaos.replication.image import StateImage, assemble
+from lightning_chaos.skin.drift import _put_back, _take_out
 
 
 class Corrected(ChaosStrategy):
@@ -21,10 +22,14 @@ class Corrected(ChaosStrategy):
     def _begin_round(self) -> tuple[int, int]:
         if self.node.round >= 0:
             shared, local = self._state()
+            kept = _take_out(shared, self._own_buffers())
             op = self.node.last_operation
             image = StateImage.of(shared, {}, round=self.node.round + 1, operation=op)
             data = b"".join(image.read(0, image.manifest.total_bytes))
-            self.take_over(assemble(image.manifest, bytearray(data)), local)
+            tree = assemble(image.manifest, bytearray(data))
+            _put_back(tree, kept)
+            self._put_right(tree, local)
+            assert self.node.last_operation == op  # nothing was asked of others
         return super()._begin_round()
 
 
@@ -55,11 +60,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("case", ["normed", "accumulated", "quasi"])
-def test_a_corrected_member_trains_on_where_it_was(case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "buffers"),
+    [("normed", "mean"), ("normed", "local"), ("accumulated", "mean"), ("quasi", "mean")],
+)
+def test_a_corrected_member_trains_on_where_it_was(case: str, buffers: str) -> None:
     def fit(kind: type[ChaosStrategy]) -> tuple[Lesson, list[str]]:
         told = Told()
-        strategy = kind(run=uuid.uuid4().hex, node="a", linger=0.0)
+        strategy = kind(run=uuid.uuid4().hex, node="a", linger=0.0, buffers=buffers)
         torch.manual_seed(5)
         return CASES[case].fit(strategy, told), told.hooks
 

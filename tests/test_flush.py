@@ -1,7 +1,7 @@
 """Each branch of the flush decision with real processes and links: what becomes of a round.
 
 The oldest node stands still in a round to which all others have contributed; then the network
-decides who gets which results once it contributes, too.  It takes some fifteen seconds: four nodes
+decides who gets which results once it contributes, too.  It takes some twenty seconds: four nodes
 start one after another, and the branches follow each other in one run.
 """
 
@@ -42,8 +42,8 @@ class End:
     """When each told of its step."""
     frozen: dict[str, float]
     """When each was frozen first since the round's begin."""
-    origin: int
-    """Epoch of the plan that it was added up by."""
+    epoch: int
+    """Of the view that it was made under."""
     members: list[str]
     """Who contributed."""
 
@@ -95,14 +95,14 @@ class Round:
     def end(self, *nodes: str) -> End:
         """Wait until the round is stable at these nodes.  It is the same one everywhere."""
         rounds = [self._stable(node) for node in nodes]
-        ((origin, *members),) = {(e["origin"], *e["members"]) for e in rounds}
+        ((epoch, *members),) = {(e["epoch"], *e["members"]) for e in rounds}
         run = self._run
         stepped = {e.node: e.t for e in run.told("stepped") if e["step"] == self.step + 1}
         frozen: dict[str, float] = {}
         for e in run.told("freeze"):
             if e["epoch"] > self.epoch:
                 frozen.setdefault(e.node, e.t - e["seconds"])
-        return End(stepped, frozen, origin, members)
+        return End(stepped, frozen, epoch, members)
 
     def _stable(self, node: str) -> LogEvent:
         return self._run.wait_told_that(
@@ -141,7 +141,7 @@ def one_gets_it_from_the_others(run: Cluster, relays: Relays) -> None:
     end = this.end(*NODES)
     assert all(end.stepped[node] < end.frozen[node] for node in ("n1", "n2", "n4"))
     assert end.stepped["n3"] > end.frozen["n3"]
-    assert (end.origin, len(end.members)) == (this.epoch, 4)
+    assert (end.epoch, len(end.members)) == (this.epoch, 4)
 
 
 def it_stands_as_all_is_held_together(run: Cluster, relays: Relays) -> None:
@@ -156,7 +156,7 @@ def it_stands_as_all_is_held_together(run: Cluster, relays: Relays) -> None:
         relays.cut(a, b, Cut.RESET)
     end = this.end(*NODES)
     assert all(end.stepped[node] > end.frozen[node] for node in NODES)
-    assert (end.origin, len(end.members)) == (this.epoch, 4)
+    assert (end.epoch, len(end.members)) == (this.epoch, 4)
 
 
 def only_what_nobody_holds_is_done_again(run: Cluster, relays: Relays) -> None:
@@ -170,7 +170,7 @@ def only_what_nobody_holds_is_done_again(run: Cluster, relays: Relays) -> None:
     relays.heal("n1", "n2")
     end = this.end(*NODES)
     assert all(end.stepped[node] > end.frozen[node] for node in NODES)
-    assert (end.origin, len(end.members)) == (this.epoch, 4)
+    assert (end.epoch, len(end.members)) == (this.epoch, 4)
     assert [e["redone"] for e in run.told("freeze") if e["epoch"] == this.epoch + 1] == [False] * 4
 
 
@@ -179,12 +179,12 @@ def all_is_done_again_without_the_dead(run: Cluster, relays: Relays) -> None:
     this = Round(run, relays)
     run.kill("n4")
     run.wait_told_that(
-        lambda e: e.node == LAST and e.event == "view" and e["epoch"] > this.epoch,
+        lambda e: e.node == LAST and e.event == "commit" and e["epoch"] > this.epoch,
         "n1 to be told of a view without n4",
     )
     this.contribute()
     end = this.end("n1", "n2", "n3")
-    assert end.origin > this.epoch
+    assert end.epoch > this.epoch
     assert end.members == run.told("view", "n1")[-1]["uids"]
 
 

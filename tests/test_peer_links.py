@@ -133,6 +133,18 @@ def test_both_sides_learn_of_a_link_and_hear_each_other() -> None:
     asyncio.run(scene())
 
 
+def test_a_control_connection_asks_to_pass_bulk_data() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.links.connect(b.me)
+            await until(lambda: a.events == [Linked(b.me)])
+            (sock,) = a.dialled
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 18 << 2
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) == 6
+
+    asyncio.run(scene())
+
+
 def test_two_connections_between_a_pair_are_one_link() -> None:
     async def scene() -> None:
         async with peers("a", "b") as (a, b):

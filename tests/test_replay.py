@@ -163,6 +163,11 @@ def of(event: str, **fields: Any) -> Callable[[Line], bool]:
         (of("view", node="b"), {"generation": 1}, "tells of generations 0, 1"),
         (of("script", node="b"), {"platform": {"torch": "1.0"}}, "computed with torch"),
         (of("script"), {"event": "lost"}, "does not tell which script"),
+        (
+            of("end", node="b"),
+            {"event": "drift", "round": 3, "members": ["b"], "content": "a weight"},
+            r"in round 3 b differed from the other members \(a weight\)",
+        ),
     ],
 )
 def test_logs_that_are_not_one_whole_run_are_refused_with_the_reason(

@@ -55,30 +55,44 @@ class MicroBatch(msgspec.Struct, frozen=True):
 
 
 def share_out(
-    ledger: Ledger, batch: int, members: int, *, drop_last: bool = False
+    ledger: Ledger, shares: Sequence[int], *, drop_last: bool = False
 ) -> tuple[Slice, ...]:
     """The slices of the next round, one per member, oldest member first.
 
-    The lowest uncommitted positions, ``batch`` for each.  What is left at the end of an epoch is
-    shared out evenly: sizes differ by one at most, older members have the larger ones.  If that
-    would leave one sample each, the youngest get none and the others two.
+    The lowest uncommitted positions, to each as many as its share.  What is left at the end of an
+    epoch is shared out in proportion, rounded in favour of larger shares and older members.  If
+    that would leave single samples, those at the other end get none and the others more.
 
     Args:
         ledger: What is committed before this round.
-        batch: Samples per member and round.
-        members: Number of members of the view.
-        drop_last: Share out nothing once not everybody can have a full ``batch``.
+        shares: Samples that each member takes in a round, at least one.
+        drop_last: Share out nothing once not everybody can have all of its share.
     """
     left = ledger.left
-    if left >= members * batch:
-        sizes = [batch] * members
-    elif drop_last:
-        sizes = [0] * members
+    if left >= sum(shares):
+        sizes = list(shares)
+    elif drop_last or not left:
+        sizes = [0] * len(shares)
     else:
-        takers = min(members, _parts(left, batch))
-        each, more = divmod(left, takers)
-        sizes = [each + (rank < more) for rank in range(takers)] + [0] * (members - takers)
+        sizes = _in_proportion(left, shares)
     return tuple(_cut(_uncommitted(ledger), sizes))
+
+
+def _in_proportion(left: int, shares: Sequence[int]) -> list[int]:
+    """So many samples, fewer than the shares' sum, in parts of two or more if that can be."""
+    takers = sorted(range(len(shares)), key=lambda rank: (-shares[rank], rank))
+    while True:
+        total = sum(shares[rank] for rank in takers)
+        sizes = [0] * len(shares)
+        for rank in takers:
+            sizes[rank] = left * shares[rank] // total
+        # Stable: of equal remainders the larger share's and the older member's come first.
+        by_rest = sorted(takers, key=lambda rank: -(left * shares[rank] % total))
+        for rank in by_rest[: left - sum(sizes)]:
+            sizes[rank] += 1
+        if min(sizes[rank] for rank in takers) >= 2 or total - shares[takers[-1]] < left:
+            return sizes
+        takers.pop()
 
 
 def commit(ledger: Ledger, slices: Iterable[Slice]) -> Ledger:
@@ -112,21 +126,21 @@ def next_epoch(ledger: Ledger) -> Ledger:
     return Ledger(seed=ledger.seed, epoch=ledger.epoch + 1, size=ledger.size)
 
 
-def rounds_left(ledger: Ledger, batch: int, members: int, *, drop_last: bool = False) -> int:
-    """Rounds until the epoch ends, if nobody comes or goes and no slice is lost.
+def rounds_left(ledger: Ledger, shares: Sequence[int], *, drop_last: bool = False) -> int:
+    """Rounds until the epoch ends, if nobody comes or goes, no share changes, no slice is lost.
 
     Arguments are those of :func:`share_out`.
     """
-    full, rest = divmod(ledger.left, members * batch)
+    full, rest = divmod(ledger.left, sum(shares))
     return full if drop_last or rest == 0 else full + 1
 
 
-def is_complete(ledger: Ledger, batch: int, members: int, *, drop_last: bool = False) -> bool:
+def is_complete(ledger: Ledger, shares: Sequence[int], *, drop_last: bool = False) -> bool:
     """Whether the epoch has no further round.
 
     Arguments are those of :func:`share_out`.
     """
-    return rounds_left(ledger, batch, members, drop_last=drop_last) == 0
+    return rounds_left(ledger, shares, drop_last=drop_last) == 0
 
 
 def samples_in(share: Slice) -> int:

@@ -26,6 +26,7 @@ class NodeRow:
     epoch: int = 0
     round: int = -1
     loss: float | None = None
+    slow: bool = False
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ class Board:
                 return self._round(event, row)
             case "view":
                 return self._view(event, row)
+            case "slow":
+                return self._slow(event, row)
             case "pulling":
                 self.pulls[event.node] = PullBars(
                     event["bytes"], event["total"], dict(event["per_donor"])
@@ -109,6 +112,14 @@ class Board:
             f"{len(event['members'])} members{loss}"
         )
 
+    def _slow(self, event: LogEvent, row: NodeRow) -> str | None:
+        row.slow, before = event["slow"], row.slow
+        if row.slow == before:
+            return None  # its share alone has changed
+        times = f"{event['seconds']:.2f} s a round, usual are {event['usual']:.2f} s"
+        text = f"slow ({times})" if row.slow else "no longer slow"
+        return self.tell(event.t, f"{event.node} is {text}")
+
     def _view(self, event: LogEvent, row: NodeRow) -> str | None:
         row.epoch = event["epoch"]
         row.state = "pulls" if event.node in event["learners"] else "trains"
@@ -135,7 +146,7 @@ class Board:
             lead = " (lead)" if self.members[:1] == [node] else ""
             table.add_row(
                 Text(node + lead, style="bold" if member else "dim"),
-                row.state,
+                f"{row.state}, slow" if row.slow else row.state,
                 str(row.epoch) if row.epoch else "",
                 str(row.round) if row.round >= 0 else "",
                 f"{row.loss:.3f}" if row.loss is not None else "",

@@ -24,7 +24,7 @@ from lightning_chaos.protocol.messages import AnyMessage, Message, decode, encod
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.address import Address, check_allowed
 from lightning_chaos.transport.channel import Channel
-from lightning_chaos.transport.dial import Dialler, dial, dial_tcp
+from lightning_chaos.transport.dial import Dialler, dial, dial_tcp, send_first
 from lightning_chaos.transport.door import Kind
 
 _RETRY_S = 0.05
@@ -131,6 +131,7 @@ class Links:
         """Greet whoever dialled this control connection (its preamble is read)."""
         name = _peer_name(sock)
         try:
+            send_first(sock)
             channel = await Channel.over(sock, tls=self._tls, server_side=True)
             self._register(await greet(channel, self._me, self._run), channel)
         except (OSError, ChaosError) as error:
@@ -156,6 +157,7 @@ class Links:
         except (ValueError, OverflowError) as error:
             # No resolver takes such a name or port.
             raise AddressError(f"{address} cannot be dialled: {error}") from None
+        send_first(sock)
         channel = await Channel.over(sock, tls=self._tls, server_hostname=address.host)
         member = await greet(channel, self._me, self._run, max(0.01, deadline - loop.time()))
         self._register(member, channel)

@@ -127,6 +127,12 @@ class Begun(Local, frozen=True, array_like=True, tag=True):
     """Samples committed by the rounds before, over all data epochs."""
 
 
+class Slow(Local, frozen=True, array_like=True, tag=True):
+    """Who is slow, as all workers conclude from the figures of the rounds."""
+
+    uids: tuple[Uid, ...]
+
+
 class Frozen(Local, frozen=True, array_like=True, tag=True):
     """The worker is frozen and holds this."""
 
@@ -228,6 +234,7 @@ AnyLocal = (
     | NoLink
     | AskSeat
     | Begun
+    | Slow
     | Frozen
     | Pulling
     | Pulled

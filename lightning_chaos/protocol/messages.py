@@ -71,6 +71,8 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """What it read of the receiver's clock in its last heartbeat, and how long ago."""
     allows: float = 0.0
     """How long others should wait for its worker, seconds; 0: it does not say."""
+    slow: tuple[Uid, ...] = ()
+    """Members that compute far longer than the others, for people."""
 
 
 class ViewNews(Message, frozen=True, array_like=True, tag=True):

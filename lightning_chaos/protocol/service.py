@@ -63,6 +63,8 @@ class Service:
             case local.Begun(round=round_, samples=samples):
                 standing.samples = samples
                 self._on_begun(round_)
+            case local.Slow(uids=uids):
+                standing.slow = uids
             case local.Frozen():
                 self._agreement.on_frozen(said)
             case local.Pulling():

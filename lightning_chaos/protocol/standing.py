@@ -98,6 +98,8 @@ class Standing:
         """Round after which training ended here, -1 while it goes on."""
         self.allowance_s = 0.0
         """How long others should wait for its worker, 0 while it does not say."""
+        self.slow: tuple[Uid, ...] = ()
+        """Members that compute far longer than the others, as its worker says."""
         self.wait: Wait | None = None
         """What it waits for, None if for nothing."""
         self.said_unreachable: tuple[Uid, ...] | None = None
@@ -217,6 +219,7 @@ class Standing:
             sent=sent,
             echo=echo,
             allows=self.allowance_s,
+            slow=self.slow,
         )
 
     def drop_out(self, reason: str, others: View | None = None) -> None:

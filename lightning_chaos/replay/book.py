@@ -38,6 +38,8 @@ class Row(msgspec.Struct, frozen=True):
     """Among whom its samples were shared out; some may have died in the round."""
     weights: tuple[float, ...]
     ranges: tuple[Slice, ...]
+    busy_s: tuple[float, ...]
+    """For how long each had computed: later shares of the samples may follow from it."""
     mark: int
     """Checksum of the mean of the gradients."""
     stop: bool

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from typing_extensions import override
 
 from lightning_chaos.collective.roots import Floats
@@ -19,7 +21,7 @@ from lightning_chaos.replay.parts import Part
 from lightning_chaos.replay.sums import Sums
 from lightning_chaos.replay.verdict import ReplayDone, Verdict
 from lightning_chaos.replication.image import StateImage
-from lightning_chaos.skin.round_header import decode_header
+from lightning_chaos.skin.round_header import decode_header, encode_header
 from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.turns import Go, Outcome
 
@@ -185,8 +187,12 @@ class ReplayNode(Node):
                 f"round {row.round}: the log gives weights {list(row.weights)} for "
                 f"{list(row.members)}, their samples make {list(outcome.weights)}"
             )
-        self._bitmaps = [decode_header(b).buffers for b in outcome.blobs]
-        return outcome
+        headers = [decode_header(b) for b in outcome.blobs]
+        self._bitmaps = [header.buffers for header in headers]
+        # The shares of coming rounds follow from how long each took then.
+        told = zip(headers, row.busy_s, strict=True)
+        blobs = [encode_header(replace(header, busy_s=busy)) for header, busy in told]
+        return dataclasses.replace(outcome, blobs=tuple(blobs))
 
     def _activate(self, own: Part, op: OpId, buckets: Buckets) -> Outcome:
         """Buffers that changed for the first time; a member may have died since the round's sum."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ class Collectives(Rounds):
         """Everybody's value, oldest member's first; this node's alone outside of rounds."""
         if self._node is None or not self._node.in_step:
             return [value]
+        begun = time.monotonic()
         outcome = self._node.operate(label, pack(value, label))
+        self._wait_s += time.monotonic() - begun
         self._after_operation(outcome)
         return [value] if outcome is None else [unpack(blob) for blob in outcome.blobs]
 

@@ -53,7 +53,7 @@ class Drift(Rounds):
         """Members found to differ before."""
 
     @override
-    def _begin_round(self) -> tuple[int, int]:
+    def _begin_round(self) -> tuple[tuple[Uid, ...], int]:
         if self._right:
             self._settle()
         place = super()._begin_round()
@@ -176,10 +176,14 @@ class Drift(Rounds):
         if settled is not None and settled.pulled is not None:
             tree = assemble(settled.pulled.manifest, settled.pulled.buffer)
             _put_back(tree, kept)
-            self.take_over(tree, local)
+            self._put_right(tree, local)
         self._after_operation(settled.outcome if settled is not None else None)
         if settled is not None and settled.ruling.wrong:
             self._report(settled)
+
+    def _put_right(self, shared: Any, local: Any) -> None:
+        with self.node.out_of_step():  # Lightning asks for the log directory, by a broadcast
+            self.take_over(shared, local)
 
     def _image_of(self, shared: dict[str, Any]) -> StateImage | None:
         node = self.node

@@ -11,15 +11,11 @@ import lightning_chaos
 from lightning_chaos.data.loader import LoaderFacts
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import PROTOCOL_VERSION
+from lightning_chaos.skin.settings import Settings
 
 
 def settings_of(
-    trainer: Any,
-    facts: LoaderFacts,
-    model: tuple[tuple[str, str], ...],
-    *,
-    quorum: str,
-    verify_every: int,
+    trainer: Any, facts: LoaderFacts, model: tuple[tuple[str, str], ...], settings: Settings
 ) -> Fingerprint:
     """Settings in the order in which a newcomer's are compared with the run's.
 
@@ -27,16 +23,16 @@ def settings_of(
         trainer: about to train.
         facts: of the training loader.
         model: names and shapes of parameters and buffers, and how they are reduced.
-        quorum: what a side without one does.
-        verify_every: rounds between two checks for drift.
+        settings: of the strategy.
     """
     optimizers = ", ".join(type(o).__name__ for o in trainer.optimizers)
     pairs = {
         "protocol": PROTOCOL_VERSION,
         "lightning_chaos": lightning_chaos.__version__,
         "torch": torch.__version__.partition("+")[0],
-        "quorum": quorum,
-        "verify_every": verify_every,
+        "quorum": settings.quorum,
+        "slow": settings.slow,
+        "verify_every": settings.verify_every,
         "precision": trainer.precision,
         **{f"model {name}": value for name, value in model},
         "optimizers": optimizers,

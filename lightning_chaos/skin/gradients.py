@@ -14,15 +14,17 @@ from typing_extensions import override
 from lightning_chaos.collective.flat import Buckets
 from lightning_chaos.collective.reducer import Contribution
 from lightning_chaos.collective.roots import mark_of
+from lightning_chaos.protocol.values import Uid
 from lightning_chaos.skin.drift import Drift
 from lightning_chaos.skin.round_header import RoundHeader, decode_header, encode_header
+from lightning_chaos.skin.slow import SlowMembers
 from lightning_chaos.worker.turns import Outcome
 
 _LABEL = "gradients"
 _HOOK = "on_after_backward"
 
 
-class Gradients(Drift):
+class Gradients(Drift, SlowMembers):
     """Replaces every member's own gradients by those of all, once a round."""
 
     def __init__(self, **lightning: Any) -> None:
@@ -34,7 +36,7 @@ class Gradients(Drift):
         self._figures: dict[str, float] = {}
 
     @override
-    def _begin_round(self) -> tuple[int, int]:
+    def _begin_round(self) -> tuple[tuple[Uid, ...], int]:
         place = super()._begin_round()
         self._reduced, self._loss_sum = False, 0.0
         return place
@@ -143,7 +145,10 @@ class Gradients(Drift):
             [h.used for h in headers],
             [h.values for h in headers],
         )
-        samples.commit([h.slices for h in headers])
+        changes = samples.commit(
+            outcome.view.uids, [h.slices for h in headers], [h.busy_s for h in headers]
+        )
+        self._take_note(outcome.view.uids, changes)
         self._compare(outcome, [h.digest for h in headers])
         self._record(outcome, headers)
         self._activate_buffers(headers, weight)
@@ -167,6 +172,7 @@ class Gradients(Drift):
             values=given.values,
             stop=stop,
             loss=loss,
+            busy_s=time.monotonic() - self._begun_at - self._wait_s,
             digest=self._take_digest(),
         )
         return encode_header(header), given, weight
@@ -226,6 +232,7 @@ class Gradients(Drift):
             sharers=list(self._sharers),
             weights=list(outcome.weights),
             ranges=[[list(r) for r in h.slices] for h in headers],
+            busy_s=[h.busy_s for h in headers],
             size=facts.size,
             seed=ledger.seed,
             shuffle=facts.shuffle,

@@ -34,9 +34,11 @@ class Rounds(Seat):
         self._begun_at = 0.0
         self._wait_s = 0.0
         self._sharers: tuple[Uid, ...] = ()
+        self.standby_until: int | None = None
+        """This node gives its seat back, to ask for one again at this round."""
         self._told: View | None = None
 
-    def _begin_round(self) -> tuple[int, int]:
+    def _begin_round(self) -> tuple[tuple[Uid, ...], int]:
         """Wait until the next round may begin; serve or join meanwhile."""
         assert self._pull is not None and self._healing is not None
         self._end_round()
@@ -49,11 +51,16 @@ class Rounds(Seat):
                     if self.node.round == 0 and self._tells_digests:
                         self.node.tell_initial(self.image())
                     self._begun_at, self._wait_s, self._sharers = time.monotonic(), 0.0, sharers
-                    return len(sharers), sharers.index(self.node.uid)
+                    return sharers, sharers.index(self.node.uid)
                 case Hold():
                     self.node.hold(turn, self._image_or_reason())
                 case Gone():
                     self.node.part()
+                    if self.standby_until is not None:
+                        self._step_out()
+                        self._healing.stand_by(self, self.standby_until)
+                        self.standby_until = None
+                        continue
                     assert self._signals is not None
                     self.node.log("leave", round=self.node.round)
                     raise self._signals.ending()
@@ -137,6 +144,8 @@ class Rounds(Seat):
         shared, local = handover.take(self._trainer)
         shared["samples"] = self._samples.state_dict()
         shared["reducer"] = self._reducer.state_dict()
+        # All have the same; but times are no part of what a run can be made to arrive at again.
+        local["paces"] = self._samples.paces.state_dict()
         local["platform"] = platform_of(self.root_device)
         return shared, local
 
@@ -146,3 +155,4 @@ class Rounds(Seat):
         handover.give(self._trainer, shared, local)
         self._samples.load_state_dict(shared["samples"])
         self._reducer.load_state_dict(shared["reducer"])
+        self._samples.paces.load_state_dict(local["paces"])

@@ -26,6 +26,8 @@ from lightning_chaos.data.ledger import (
     share_out,
 )
 from lightning_chaos.data.loader import LoaderFacts, permutation
+from lightning_chaos.data.paces import Change, Paces, SlowMode
+from lightning_chaos.protocol.values import Uid
 from lightning_chaos.skin.chance import begin_chance
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Samples:
         seed: of the permutations; a newcomer takes the run's.
         begin_round: waits until a round may begin; returns (members, own rank) for its samples.
         members: how many members there are before the first round.
+        slow: what becomes of slow members.
     """
 
     def __init__(
@@ -47,13 +50,17 @@ class Samples:
         trainer: Any,
         facts: LoaderFacts,
         seed: int,
-        begin_round: Callable[[], tuple[int, int]],
+        begin_round: Callable[[], tuple[Sequence[Uid], int]],
         members: int,
+        slow: SlowMode = "keep",
     ) -> None:
         self._trainer = trainer
         self.facts = facts
         self._begin_round = begin_round
-        self._members = members
+        self.paces = Paces(slow)
+        """How fast the members are, and how much each takes of a round."""
+        self._sizes = (self._full,) * members
+        """Samples of each member in the round."""
         self._queue: deque[MicroBatch] = deque()
         self._micro: MicroBatch | None = None
         self.ledger = Ledger(seed=seed, epoch=-1, size=facts.size)
@@ -90,8 +97,10 @@ class Samples:
 
     def batches(self) -> int:
         """Batches of a whole epoch with the members there are now."""
-        whole = Ledger(seed=0, epoch=0, size=self.facts.size)
-        return self._batches_left(whole, self._members)
+        whole, drop = Ledger(seed=0, epoch=0, size=self.facts.size), self.facts.drop_last
+        shares = (self._full,) * len(self._sizes)
+        planned = self._trainer.accumulate_grad_batches
+        return int(planned * rounds_left(whole, shares, drop_last=drop))
 
     @property
     def committed(self) -> int:
@@ -117,16 +126,14 @@ class Samples:
 
     def _open(self) -> bool:
         """Begin a round; False if nothing is left of the epoch."""
-        # Until the next round begins everybody foresees the epoch's end with these members, so
-        # that all see it at the same round.
-        self._members, rank = self._begin_round()
+        # Until the next round begins everybody foresees the epoch's end with these members and
+        # shares, so that all see it at the same round.
+        members, rank = self._begin_round()
+        self._sizes = self.paces.shares(members, self._full)
         epoch = self._trainer.current_epoch
         if self.ledger.epoch != epoch:
             self.ledger = Ledger(seed=self.ledger.seed, epoch=epoch, size=self.facts.size)
-        micro, planned = self.facts.batch, self._trainer.accumulate_grad_batches
-        slices = share_out(
-            self.ledger, micro * planned, self._members, drop_last=self.facts.drop_last
-        )
+        slices = share_out(self.ledger, self._sizes, drop_last=self.facts.drop_last)
         if not any(slices):
             return False
         self.shares = slices
@@ -147,10 +154,22 @@ class Samples:
 
     # ---- after the round -------------------------------------------------------------------
 
-    def commit(self, slices: Sequence[Slice]) -> None:
-        """Take what the round's header says; a dead member's samples come again."""
+    def commit(
+        self, members: Sequence[Uid], slices: Sequence[Slice], busy_s: Sequence[float]
+    ) -> list[Change]:
+        """Take what the round's header says; a dead member's samples come again.
+
+        Args:
+            members: who contributed, oldest first.
+            slices: the samples of each.
+            busy_s: for how long each has computed, seconds.
+
+        Returns:
+            Who is slow or takes another share from the next round on.
+        """
         self.ledger = commit(self.ledger, slices)
-        committed = sum(map(samples_in, slices))
+        sizes = [samples_in(one) for one in slices]
+        committed = sum(sizes)
         self.trained_samples += committed
         self.trained_rounds += committed > 0
         self.slice = ()
@@ -158,6 +177,8 @@ class Samples:
         self._pending_ledger = self.ledger
         if missed and not self._queue:
             self._foresee(0, self.ledger)
+        # Without samples it is a further operation of a round that has told its figures.
+        return self.paces.note(members, sizes, busy_s, self._full) if committed else []
 
     def silence(self) -> None:
         """The module computes no gradients for this micro-batch: used up, but with no weight."""
@@ -207,10 +228,14 @@ class Samples:
         """Batches of this epoch that were fetched before, the same at all members."""
         return int(self._trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
-    def _batches_left(self, ledger: Ledger, members: int) -> int:
-        planned = self._trainer.accumulate_grad_batches
-        batch, drop = self.facts.batch * planned, self.facts.drop_last
-        return int(planned * rounds_left(ledger, batch, members, drop_last=drop))
+    @property
+    def _full(self) -> int:
+        """Samples of a full share of a round."""
+        return int(self.facts.batch * self._trainer.accumulate_grad_batches)
+
+    def _batches_left(self, ledger: Ledger) -> int:
+        planned, drop = self._trainer.accumulate_grad_batches, self.facts.drop_last
+        return int(planned * rounds_left(ledger, self._sizes, drop_last=drop))
 
     def _foresee(self, queued: int, ledger: Ledger) -> None:
         """Tell Lightning when its epoch ends, which changes with the members.
@@ -221,7 +246,7 @@ class Samples:
         """
         trainer, fit, done = self._trainer, self._trainer.fit_loop, self._done
         fetcher = fit._data_fetcher
-        total = done + queued + self._batches_left(ledger, self._members)
+        total = done + queued + self._batches_left(ledger)
         limit = trainer.limit_train_batches
         if isinstance(limit, int):
             total = min(total, max(limit, done + queued))

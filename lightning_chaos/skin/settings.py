@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from lightning_chaos import agent
+from lightning_chaos.data.paces import SlowMode
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.peer.discovery import default_run
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
@@ -21,7 +22,7 @@ from lightning_chaos.transport.relayed import dialler_for
 BufferMode = Literal["mean", "first", "local"]
 QuorumMode = Literal["majority", "any"]
 VERIFY_EVERY = 10
-"""Costs a member about 0.5 ms a round: a segment's digest and what finds it (docs/state.md)."""
+"""Costs a member about 0.4 ms a round: a segment's digest and what finds it (docs/state.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Settings:
     buffers: BufferMode
     quorum: QuorumMode
     """What a side of a cut network does that is not the larger one: wait, or go on alone."""
+    slow: SlowMode
+    """What becomes of a member that takes three times as long as usual."""
     verify_every: int
     """Rounds between two checks of a segment of the state; 0 for no checks."""
     relay: str
@@ -76,6 +79,7 @@ def resolve(
     savers: int | None = None,
     buffers: str = "mean",
     quorum: str | None = None,
+    slow: str | None = None,
     verify_every: int | None = None,
 ) -> Settings:
     """Settings from arguments and environment.
@@ -88,10 +92,8 @@ def resolve(
         check_one_worker(int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1)))
     if buffers not in get_args(BufferMode):
         raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
-    quorum = quorum or env.text("CHAOS_QUORUM", "majority")
-    if quorum not in get_args(QuorumMode):
-        choices = ", ".join(get_args(QuorumMode))
-        raise ConfigError(f"quorum={quorum!r} (quorum=, CHAOS_QUORUM): choose one of {choices}")
+    quorum = env.choice("quorum", "CHAOS_QUORUM", quorum, get_args(QuorumMode))
+    slow = env.choice("slow", "CHAOS_SLOW", slow, get_args(SlowMode))
     insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
     rate = env.number("link_rate", "CHAOS_LINK_RATE", link_rate, 0.0, least=0.0)
     listed = env.text("CHAOS_PEERS", "") if peers is None else peers
@@ -119,6 +121,7 @@ def resolve(
         savers=int(env.number("savers", "CHAOS_SAVERS", savers, 1, least=1)),
         buffers=cast(BufferMode, buffers),
         quorum=cast(QuorumMode, quorum),
+        slow=cast(SlowMode, slow),
         verify_every=int(
             env.number("verify_every", "CHAOS_VERIFY_EVERY", verify_every, VERIFY_EVERY, least=0)
         ),
@@ -160,6 +163,14 @@ class _Environment:
         if text not in ("0", "1", "true", "false"):
             raise ConfigError(f"{name}={text!r}: write 1 or 0")
         return text in ("1", "true")
+
+    def choice(self, argument: str, name: str, given: str | None, choices: Sequence[str]) -> str:
+        """One of these, the first by default."""
+        value = given or self.text(name, choices[0])
+        if value not in choices:
+            said = ", ".join(choices)
+            raise ConfigError(f"{argument}={value!r} ({argument}=, {name}): choose one of {said}")
+        return value
 
     def number(
         self,

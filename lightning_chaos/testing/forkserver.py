@@ -97,10 +97,13 @@ def _become(job: dict[str, Any]) -> None:
 
 
 def _serve() -> None:
+    # What is imported stays.  To look for garbage in it takes a second now, and would in each
+    # forked process as it ends.
+    gc.disable()
     import lightning.pytorch  # noqa: F401  # what every forked process needs, imported once
 
-    # Or each forked process would look through all that was imported, and copy it, as it ends.
     gc.freeze()
+    gc.enable()
     argv = main(int(sys.argv[1]))
     if argv is not None:
         runpy.run_path(argv[0], run_name="__main__")

@@ -91,7 +91,7 @@ class Incarnations:
     def open_again(self, past: Past, restarts: Restarts) -> local.Standing:
         """See :meth:`Node.open_again`."""
         before = self.station
-        self.call(before.aclose(before.apart))
+        self.call(before.aclose(before.apart or "it stands by"))
         last = before.course.view
         others = (m.address for m in last.members if m.uid != before.outfit.me.uid)
         self._config = msgspec.structs.replace(

@@ -7,11 +7,12 @@ present :class:`Station` lives and every wait has its own bound or is ended by a
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lightning_chaos.peer.config import PeerConfig
-from lightning_chaos.protocol.local import AskSeat, Standing
+from lightning_chaos.protocol.local import AskSeat, Slow, Standing
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import Member, OpId, Past, Uid, View
 from lightning_chaos.replication.image import StateImage
@@ -25,6 +26,7 @@ from lightning_chaos.worker.outfit import Wiring
 from lightning_chaos.worker.restarts import Restarts
 from lightning_chaos.worker.sequence import OperationSequence
 from lightning_chaos.worker.settlement import Settled, settle
+from lightning_chaos.worker.station import Station
 from lightning_chaos.worker.turns import Hold, Turn
 
 
@@ -125,6 +127,15 @@ class Node(OperationSequence):
         """Collective operations go to the other members; else they are this node's own."""
         return self._in_step and not self._station.apart
 
+    @contextmanager
+    def out_of_step(self) -> Iterator[None]:
+        """What is asked of all members meanwhile is this node's own: only it is busy with that."""
+        before, self._in_step = self._in_step, False
+        try:
+            yield
+        finally:
+            self._in_step = before
+
     @property
     def waiting(self) -> str:
         """Why permits do not come, '' if they do."""
@@ -223,6 +234,15 @@ class Node(OperationSequence):
     def ask_to_leave(self) -> None:
         """Ask to be planned out; safe in a signal handler."""
         self._life.leave()
+
+    def tell_slow(self, uids: Sequence[Uid]) -> None:
+        """Who is slow, for whoever asks this node's peer for the status."""
+        said = Slow(tuple(uids))
+        self._life.tell(lambda station: station.tell_peer(said))
+
+    def give_seat_back(self) -> None:
+        """Ask to be planned out, to come again as another incarnation."""
+        self._life.tell(Station.leave)
 
     def part(self) -> None:
         """Left as planned: wait until the others have let go."""

@@ -73,7 +73,7 @@ class Training:
         world.invariants.begun(worker, round_)
         if worker.uid not in sharers:
             raise Violation(f"{worker.uid} begins round {round_}, shared out among {sharers}")
-        slices = share_out(self.ledger, BATCH, len(sharers))
+        slices = share_out(self.ledger, [BATCH] * len(sharers))
         self._slice = slices[sharers.index(worker.uid)]
         worker.doing = Doing.COMPUTING
         seconds = world.clock.rng.uniform(0.02, 0.3) * world.case.pace
