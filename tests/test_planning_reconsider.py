@@ -43,11 +43,22 @@ def test_the_mesh_is_as_good_as_the_best_where_links_are_alike() -> None:
 
 def test_the_mesh_waits_for_its_slowest_link() -> None:
     """Each of four members adds up a quarter: each link carries two, a half of the vector."""
+    links = dict(alike(200.0).links)
+    links["c", "d"] = links["d", "c"] = Link(20.0, 1.0)
+    found = reconsider(mesh_plan(NAMES), Graph(NAMES, links), VECTOR)
+    assert found.present_s == pytest.approx(VECTOR / 2 / 2.5e6, rel=0.01)
+    # Five links of 25 MB/s and one of 2.5; a tree has three links.
+    best_s = VECTOR / (127.5e6 / 3)
+    assert best_s < found.seconds < 2 * best_s
+
+
+def test_what_only_many_pieces_would_gain_one_bucket_does_not() -> None:
+    """All links of d slow: its part goes up over three of them, and then comes down."""
     links = graph({"a": 200.0, "b": 200.0, "c": 200.0, "d": 20.0})
     found = reconsider(mesh_plan(NAMES), links, VECTOR)
-    assert found.present_s == pytest.approx(VECTOR / 2 / 2.5e6, rel=0.01)
-    # d has three links of 2.5 MB/s, and all that it gives and takes goes over them.
-    assert found.seconds == pytest.approx(VECTOR / 7.5e6, rel=0.05)
+    assert plan_reduce(links).seconds(VECTOR) == pytest.approx(VECTOR / 7.5e6, rel=0.05)
+    assert found.seconds == pytest.approx(1.5 * VECTOR / 7.5e6, rel=0.05)
+    assert found.present_s == pytest.approx(found.seconds, rel=0.05)
 
 
 def test_a_plan_over_a_link_that_is_not_there_promises_nothing() -> None:
