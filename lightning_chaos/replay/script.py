@@ -76,6 +76,7 @@ def _become(book: Book, file: str, log: Path) -> None:
         "CHAOS_NODE": book.node,
         "CHAOS_MIN_MEMBERS": str(was.min_members),
         "CHAOS_QUORUM": book.settings.get("quorum", ""),
+        "CHAOS_SLOW": book.settings.get("slow", ""),
         "CHAOS_VERIFY_EVERY": book.settings.get("verify_every", ""),
         "CHAOS_REPLAY": str(log),
     }
