@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 
@@ -26,4 +28,13 @@ def test_what_flows_is_counted_from_one_look_to_the_next(monkeypatch: pytest.Mon
     assert (seen.sent_bytes_per_s, seen.received_bytes_per_s) == (2_000, 100)
     now[0], counters[0] = 13.0, (0, 0)  # a card is gone
     seen = meter.look()
+    assert (seen.sent_bytes_per_s, seen.received_bytes_per_s) == (0, 0)
+
+
+def test_what_the_system_does_not_tell_is_nothing_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))  # as where /proc is hidden
+    seen = HostMeter().look()
+    assert (seen.cpu_percent, seen.memory_bytes, seen.memory_used_bytes) == (0, 0, 0)
     assert (seen.sent_bytes_per_s, seen.received_bytes_per_s) == (0, 0)

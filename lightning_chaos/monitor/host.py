@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 
 from lightning_chaos.protocol.values import Host
 
+T = TypeVar("T")
+
 
 class HostMeter:
     """Looks at this machine; what flows is counted from one look to the next.
+
+    What the system does not tell (a container may hide /proc) is 0.
 
     Args:
         clock: seconds, monotonic.
@@ -20,24 +24,38 @@ class HostMeter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        psutil.cpu_percent()  # starts its count
-        self._before = (clock(), *_traffic())
+        _told(psutil.cpu_percent, 0.0)  # starts its count
+        self._before = (clock(), *_told(_traffic, (0, 0)))
 
     def look(self) -> Host:
-        """The machine now, as far as the system tells."""
+        """The machine now."""
         then, sent_before, received_before = self._before
-        now, sent, received = self._before = (self._clock(), *_traffic())
+        now, sent, received = self._before = (self._clock(), *_told(_traffic, (0, 0)))
         seconds = max(now - then, 1e-3)
-        memory = psutil.virtual_memory()
+        memory_bytes, available_bytes = _told(_memory, (0, 0))
         return Host(
-            cpus=psutil.cpu_count() or 0,
-            cpu_percent=round(psutil.cpu_percent()),
-            memory_bytes=memory.total,
-            memory_used_bytes=memory.total - memory.available,
+            cpus=_told(psutil.cpu_count, None) or 0,
+            cpu_percent=round(_told(psutil.cpu_percent, 0.0)),
+            memory_bytes=memory_bytes,
+            memory_used_bytes=memory_bytes - available_bytes,
             sent_bytes_per_s=max(0, round((sent - sent_before) / seconds)),
             received_bytes_per_s=max(0, round((received - received_before) / seconds)),
-            nic_mbit=_nominal_mbit(),
+            nic_mbit=_told(_nominal_mbit, 0),
         )
+
+
+def _told(ask: Callable[[], T], otherwise: T) -> T:
+    """What the system tells, or what stands for it: no run ends because a gauge cannot be read."""
+    try:
+        return ask()
+    except (OSError, RuntimeError, psutil.Error):
+        return otherwise
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes in all, and available."""
+    memory = psutil.virtual_memory()
+    return memory.total, memory.available
 
 
 def _traffic() -> tuple[int, int]:
@@ -48,7 +66,5 @@ def _traffic() -> tuple[int, int]:
 
 
 def _nominal_mbit() -> int:
-    with contextlib.suppress(OSError):
-        cards = psutil.net_if_stats()
-        return max((c.speed for c in cards.values() if c.isup), default=0)
-    return 0
+    cards = psutil.net_if_stats()
+    return max((c.speed for c in cards.values() if c.isup), default=0)
