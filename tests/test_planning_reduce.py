@@ -78,6 +78,13 @@ def test_nobody_relays_through_the_slow_card() -> None:
     assert mbit(reduction) == pytest.approx(80, rel=0.05)
 
 
+@pytest.mark.parametrize("members", [2, 3, 4])
+def test_cards_that_are_far_slower_than_the_links_are_what_counts(members: int) -> None:
+    graph = mesh(members, Link(100_000, 1))
+    slow = msgspec.structs.replace(graph, caps={name: Cap(1, 1) for name in graph.members})
+    assert mbit(plan_reduce(slow)) == pytest.approx(members / (2 * (members - 1)), rel=0.01)
+
+
 def test_a_slow_link_is_spared_and_a_missing_one_not_used() -> None:
     fast = Link(1000, 1)
     graph = cluster({"ab": Link(10, 1), "ac": fast, "ad": fast, "bc": fast, "bd": fast})

@@ -68,7 +68,7 @@ class Layout:
             near[b].add(a)
         centres = [self._hang(root, near) for root in self._centres(near)]
         alone_s = centres[0].byte_s * share / PARTS
-        number = math.ceil(alone_s / slowest_s - 1e-3)
+        number = max(1, math.ceil(alone_s / slowest_s - 1e-3))  # a card may be the slower place
         number = min(number, share)
         cuts = [share * i // number for i in range(number + 1)]
         return [
