@@ -382,6 +382,22 @@ def test_a_stopped_peer_is_killed_when_the_worker_closes() -> None:
     asyncio.run(scene())
 
 
+def test_a_stopped_peer_does_not_keep_a_worker_that_has_finished() -> None:
+    async def scene() -> None:
+        async with workers("n1") as (n1,):
+            await n1.hear(local.Standing)
+            os.kill(n1.client.pid, signal.SIGSTOP)
+            try:
+                for _ in range(100):  # more than the socket holds
+                    n1.client.send(local.Farewell("x" * 10_000))
+                async with asyncio.timeout(10):
+                    await n1.client.release()
+            finally:
+                os.kill(n1.client.pid, signal.SIGKILL)
+
+    asyncio.run(scene())
+
+
 def test_a_peer_that_hangs_is_killed_and_its_worker_told() -> None:
     async def scene() -> None:
         async with workers("n1", silence_s=2.0) as (n1,):
@@ -390,6 +406,29 @@ def test_a_peer_that_hangs_is_killed_and_its_worker_told() -> None:
             await until(lambda: n1.gone)
             assert "was killed by SIGKILL; it had said nothing for 2 s" in n1.gone[0]
             assert not psutil.pid_exists(n1.client.pid)
+
+    asyncio.run(scene())
+
+
+def test_a_peer_that_hangs_before_its_first_word_is_killed_too() -> None:
+    async def scene() -> None:
+        with open_door("127.0.0.1", 0) as door:
+            process = start_peer(PeerConfig(run="r", node="n1", linger_s=0.5), door)
+            os.kill(process.pid, signal.SIGSTOP)
+            gone: list[str] = []
+            client = await PeerClient.connect(
+                process,
+                on_message=lambda _: None,
+                on_socket=lambda _, sock: sock.close(),
+                on_gone=gone.append,
+                silence_s=0.2,
+                start_s=0.5,
+            )
+            try:
+                await until(lambda: gone)
+            finally:
+                await client.aclose()
+            assert "was killed by SIGKILL" in gone[0]
 
     asyncio.run(scene())
 

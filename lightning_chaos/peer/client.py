@@ -26,6 +26,8 @@ _FDS_AT_ONCE = 8
 _logger = logging.getLogger(__name__)
 SILENCE_S = 10.0
 """So long a peer that has started may say nothing, seconds; it beats at least every second."""
+START_S = 60.0
+"""So long one may take to say its first word, seconds: an interpreter starts, on a busy machine."""
 _lingering: list[subprocess.Popen[bytes]] = []
 """Released peers that this process must reap once they have ended."""
 
@@ -101,6 +103,7 @@ class PeerClient:
         on_socket: Callable[[Kind, socket.socket], None],
         on_gone: Callable[[str], None],
         silence_s: float,
+        start_s: float,
     ) -> None:
         self._process = process
         self._channel = channel
@@ -110,7 +113,8 @@ class PeerClient:
         self._closed = False
         loop = asyncio.get_running_loop()
         loop.add_reader(process.handover, self._take_sockets)
-        self._heard_at: float | None = None
+        self._heard_at = loop.time() + max(0.0, start_s - silence_s)
+        """When it said something last; at first as late as may be."""
         self._silent = ""
         self._listener = loop.create_task(self._listen())
         self._watcher = loop.create_task(self._watch(silence_s))
@@ -124,6 +128,7 @@ class PeerClient:
         on_socket: Callable[[Kind, socket.socket], None],
         on_gone: Callable[[str], None],
         silence_s: float = SILENCE_S,
+        start_s: float = START_S,
     ) -> PeerClient:
         """Take over a started peer; all callbacks run on the running loop.
 
@@ -135,11 +140,12 @@ class PeerClient:
             on_gone: called once, with the reason, when the peer process has ended and is
                 reaped; not called after :meth:`aclose` has begun.
             silence_s: a peer that has said nothing for so long hangs, and is killed, seconds.
+            start_s: one that has said nothing at all yet, seconds; no less than ``silence_s``.
         """
         process.control.setblocking(False)
         process.handover.setblocking(False)
         channel = await Channel.over(process.control)
-        return cls(process, channel, on_message, on_socket, on_gone, silence_s)
+        return cls(process, channel, on_message, on_socket, on_gone, silence_s, start_s)
 
     @property
     def pid(self) -> int:
@@ -170,7 +176,10 @@ class PeerClient:
         """
         self._closed = True
         self._channel.close()
+        # One that is stopped reads nothing any more.
+        bound = asyncio.get_running_loop().call_later(_TERMINATE_S, self._channel.abort)
         await self._channel.wait_closed()
+        bound.cancel()
         self._listener.cancel()
         self._watcher.cancel()
         await asyncio.gather(self._listener, self._watcher, return_exceptions=True)
@@ -188,8 +197,7 @@ class PeerClient:
         loop, doubt = asyncio.get_running_loop(), False
         while True:
             await asyncio.sleep(silence_s / 4)
-            heard_at = self._heard_at
-            silent = heard_at is not None and loop.time() - heard_at > silence_s
+            silent = loop.time() - self._heard_at > silence_s
             # Once more after a while: this process may have been stopped together with it.
             if silent and doubt:
                 self._silent = f"; it had said nothing for {silence_s:g} s"
