@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_chaos.errors import WireError
-from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT
+from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Graph, Link
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.figures import (
     MOST_MEMBERS,
@@ -20,7 +20,9 @@ from lightning_chaos.protocol.figures import (
     step_of,
     value_of,
 )
-from lightning_chaos.protocol.messages import LinkFigures, decode, encode
+from lightning_chaos.protocol.messages import LinkFigures, Status, decode, encode
+from lightning_chaos.protocol.replanning import Replanning
+from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.trips import Trips
 from lightning_chaos.protocol.values import Member, View
 
@@ -61,6 +63,20 @@ def test_the_slowest_and_fastest_are_told_as_the_last_steps() -> None:
 def test_a_row_takes_two_bytes_or_three_for_each_member() -> None:
     row = LinkFigures(7, (118,) * 1000, (60,) * 1000)
     assert len(encode(row)) < 2100
+
+
+def test_what_is_being_worked_out_is_not_asked_again() -> None:
+    replanning, link = Replanning(Timeouts(1.0)), Link(100, 1)
+    graph = Graph(ABC.uids, {(a, b): link for a in ABC.uids for b in ABC.uids if a != b})
+    assert replanning.ask(ABC, graph, 1 << 20) is not None
+    assert replanning.ask(ABC, graph, 1 << 20) is None
+    assert replanning.ask(ABC, graph, 1 << 21) is not None
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+def test_an_allowance_that_cannot_be_is_refused(seconds: float) -> None:
+    with pytest.raises(WireError):
+        decode(encode(Status(1, 0, -1, allows=seconds)))
 
 
 @pytest.mark.parametrize("step", [-1, 256, 1.5, math.nan, "x", None])

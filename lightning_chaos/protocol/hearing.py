@@ -62,7 +62,7 @@ class Hearing:
     def nothing_new(self, sender: Uid, message: AnyMessage) -> bool:
         """A heartbeat that tells a member no more than the one before but the round; it is noted.
 
-        Most of what comes in is that, and nothing that a member does depends on others' rounds.
+        Most of what comes in is that; what depends on others' rounds can wait for the next tick.
         """
         standing, view = self._standing, self._standing.view
         if not isinstance(message, Status) or standing.role is not Role.MEMBER or view is None:

@@ -6,6 +6,7 @@ its type; anything unknown or malformed raises :class:`WireError` and changes no
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import msgspec
@@ -27,6 +28,8 @@ Fingerprint = tuple[tuple[str, str], ...]
 """Settings that members must share: (name, value) in the order they are compared."""
 
 
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+"""Neither negative nor endless, and a number."""
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
 """A measured figure on a scale of ratios (:mod:`.figures`), 0 if it is not known."""
@@ -69,7 +72,7 @@ class Status(Message, frozen=True, array_like=True, tag=True):
     """The sender's clock, microseconds modulo 2³², 0 if nobody measures with it (:mod:`.trips`)."""
     echo: Echo = NO_ECHO
     """What it read of the receiver's clock in its last heartbeat, and how long ago."""
-    allows: float = 0.0
+    allows: Seconds = 0.0
     """How long others should wait for its worker, seconds; 0: it does not say."""
     slow: tuple[Uid, ...] = ()
     """Members that compute far longer than the others, for people."""

@@ -32,7 +32,6 @@ class Replanning:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._asked: tuple[Graph, ReducePlan, int] | None = None
-        self._answered = False
         self._better: Replanned | None = None
         self._since = 0.0
         self._not_before = float("-inf")
@@ -48,16 +47,15 @@ class Replanning:
         if graph is None or not total_bytes:
             return None
         question = (graph, view.plan, total_bytes)
-        if self._answered and question == self._asked:
+        if question == self._asked:
             return None
-        self._asked, self._answered = question, False
+        self._asked = question
         return Replan(*question)
 
     def answer(self, now: float, answer: Replanned, view: View) -> None:
         """A plan has been worked out; one for another view or plan says nothing any more."""
         if self._asked is None or answer.graph != self._asked[0] or view.plan != self._asked[1]:
             return
-        self._answered = True
         gain_s = answer.present_s - answer.seconds
         if answer.seconds > BETTER * answer.present_s or gain_s < LEAST_GAIN_S:
             self._better = None
