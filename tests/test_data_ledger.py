@@ -8,9 +8,7 @@ from lightning_chaos.data.ledger import (
     Ledger,
     Slice,
     commit,
-    is_complete,
     micro_batches,
-    next_epoch,
     positions,
     rounds_left,
     samples_in,
@@ -62,14 +60,10 @@ def test_nobody_gets_a_single_sample_if_that_can_be() -> None:
 def test_drop_last_ends_the_epoch_before_the_round_that_is_not_full() -> None:
     almost = ledger(11)
     assert share_out(almost, [4] * 3, drop_last=True) == ((), (), ())
-    assert is_complete(almost, [4] * 3, drop_last=True)
-    assert not is_complete(almost, [4] * 3)
+    assert rounds_left(almost, [4] * 3, drop_last=True) == 0
+    assert rounds_left(almost, [4] * 3) == 1
     assert rounds_left(ledger(35), [4] * 3, drop_last=True) == 2
     assert rounds_left(ledger(35), [4] * 3) == 3
-
-
-def test_the_next_epoch_begins_with_nothing_committed() -> None:
-    assert next_epoch(ledger(10, (0, 10))) == Ledger(seed=0, epoch=1, size=10)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +140,7 @@ def test_every_position_counts_exactly_once_whatever_happens(
         shares = data.draw(st.lists(st.integers(1, batch), min_size=1, max_size=5))
         members = len(shares)
         slices = share_out(ours, shares, drop_last=drop_last)
-        assert is_complete(ours, shares, drop_last=drop_last) == (not any(slices))
+        assert (rounds_left(ours, shares, drop_last=drop_last) > 0) == any(slices)
         assert all(samples_in(s) <= most for s, most in zip(slices, shares, strict=True))
         if not any(slices):
             break

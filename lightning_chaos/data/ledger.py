@@ -121,11 +121,6 @@ def commit(ledger: Ledger, slices: Iterable[Slice]) -> Ledger:
     return msgspec.structs.replace(ledger, committed=tuple(merged))
 
 
-def next_epoch(ledger: Ledger) -> Ledger:
-    """The empty ledger of the epoch after this one."""
-    return Ledger(seed=ledger.seed, epoch=ledger.epoch + 1, size=ledger.size)
-
-
 def rounds_left(ledger: Ledger, shares: Sequence[int], *, drop_last: bool = False) -> int:
     """Rounds until the epoch ends, if nobody comes or goes, no share changes, no slice is lost.
 
@@ -133,14 +128,6 @@ def rounds_left(ledger: Ledger, shares: Sequence[int], *, drop_last: bool = Fals
     """
     full, rest = divmod(ledger.left, sum(shares))
     return full if drop_last or rest == 0 else full + 1
-
-
-def is_complete(ledger: Ledger, shares: Sequence[int], *, drop_last: bool = False) -> bool:
-    """Whether the epoch has no further round.
-
-    Arguments are those of :func:`share_out`.
-    """
-    return rounds_left(ledger, shares, drop_last=drop_last) == 0
 
 
 def samples_in(share: Slice) -> int:
