@@ -15,6 +15,7 @@ from lightning_chaos.protocol.events import (
     Searched,
     Send,
     Tick,
+    Unlinked,
 )
 from lightning_chaos.protocol.local import AskSeat
 from lightning_chaos.protocol.membership import Membership
@@ -210,3 +211,14 @@ def test_a_candidate_that_is_stopped_does_not_hold_up_the_founding() -> None:
     assert not any(isinstance(action, Redial) for action in quiet)
     anew = [action for action in peer.step(1.05, Tick()) if isinstance(action, Redial)]
     assert [action.uid for action in anew] == ["a/1"], "a visitor need not say anything"
+
+
+def test_of_visitors_nothing_is_kept() -> None:
+    peer = Membership(Member("a", 1, "127.0.0.1", 1), run="r")
+    visitor, node = Member("cli-7", 1, "", 0), Member("b", 1, "127.0.0.1", 2)
+    for member in (visitor, node):
+        peer.step(1.0, Linked(member))
+        peer.step(2.0, Unlinked(member.uid, "it went"))
+    evidence = peer._standing.evidence
+    assert evidence.why(node.uid) == "it went"
+    assert evidence.why(visitor.uid) == ""

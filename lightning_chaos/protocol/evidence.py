@@ -56,6 +56,13 @@ class Evidence:
         self._broken[uid] = reason
         self._heard_at.pop(uid, None)
 
+    def forget(self, uid: Uid) -> None:
+        """Nobody will ask for it any more."""
+        self._heard_at.pop(uid, None)
+        self._alive_at.pop(uid, None)
+        self._broken.pop(uid, None)
+        self._silent.discard(uid)
+
     def complain(self, uid: Uid, reason: str) -> None:
         """This node's worker gets no data from it."""
         self._complaints[uid] = reason

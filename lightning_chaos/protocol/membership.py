@@ -215,10 +215,13 @@ class Membership:
         self._arrival.met(member)
 
     def _on_unlinked(self, uid: Uid, reason: str) -> None:
-        self._standing.linked.pop(uid, None)
+        member = self._standing.linked.pop(uid, None)
         self._standing.statuses.pop(uid, None)
         self._standing.forget_strangers()
-        self._evidence.unlinked(uid, reason)
+        if member is not None and member.port == 0:
+            self._evidence.forget(uid)  # a visitor: no view will ever have it
+        else:
+            self._evidence.unlinked(uid, reason)
         self._agreement.lead.drafts.wishes.forget_newcomer(uid)
         self._arrival.lost(uid)
 
