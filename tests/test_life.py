@@ -204,6 +204,22 @@ def test_a_finished_run_tells_latecomers_and_then_is_gone(cluster: MakeCluster) 
         run.wait_gone(run.peer_pids(node)[0])
 
 
+def test_a_newcomer_whose_run_finishes_while_it_gets_ready_ends_well(cluster: MakeCluster) -> None:
+    run = cluster("--holds", "--max-steps", "10", CHAOS_LINGER="5")
+    holds = {node: run.log_dir / f"hold.{node}" for node in ("a", "late")}
+    holds["a"].write_text("5")
+    holds["late"].write_text("-1")
+    run.start("a")
+    run.wait_told("holds", "a")
+    run.start("late")
+    run.wait_told("holds", "late")
+    holds["a"].unlink()
+    run.ended_well("a")
+    holds["late"].unlink()
+    assert run.wait_exit("late", 10.0) == 0, run.tail("late")
+    assert "Nothing is left to train." in run.tail("late")
+
+
 def test_status_shows_a_live_run_and_stop_ends_it(cluster: MakeCluster) -> None:
     run = cluster()
     run.up("a", "b")

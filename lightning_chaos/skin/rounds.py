@@ -40,8 +40,14 @@ class Rounds(Seat):
 
     def _begin_round(self) -> tuple[tuple[Uid, ...], int]:
         """Wait until the next round may begin; serve or join meanwhile."""
-        assert self._pull is not None and self._healing is not None
         self._end_round()
+        try:
+            return self._await_turn()
+        except RunFinished as finished:  # it ended while this node was getting ready, or stood by
+            self._exit_finished(finished)
+
+    def _await_turn(self) -> tuple[tuple[Uid, ...], int]:
+        assert self._pull is not None and self._healing is not None
         while True:
             turn = self.node.turn(self._samples.committed if self._samples is not None else 0)
             match turn:
@@ -66,10 +72,7 @@ class Rounds(Seat):
                     raise self._signals.ending()
                 case Apart():
                     self._step_out()
-                    try:
-                        self._healing.come_in(self, self._pull, turn)
-                    except RunFinished as finished:
-                        self._exit_finished(finished)
+                    self._healing.come_in(self, self._pull, turn)
 
     def _follow(self, view: View) -> None:
         """Ranks and threads are those of this view."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -166,7 +166,7 @@ class Seat:
         round_ = self._node.round if self._node else -1
         return f"{self.settings.node} epoch {epoch} round {max(round_, 0)}"
 
-    def _exit_finished(self, finished: RunFinished) -> None:
+    def _exit_finished(self, finished: RunFinished) -> NoReturn:
         """A latecomer leaves without training; the script ends with exit code 0."""
         log.warning(
             "%s. Nothing is left to train. For a new run wait up to %g s (linger), or name another "

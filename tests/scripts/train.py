@@ -5,7 +5,8 @@ Besides the run log, each node writes ``<node>.script.jsonl`` into the same dire
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
 is killed; with ``--seize`` all its threads do.
 With ``--holds`` each node tells of every step (``stepped``), and stands still (``holds``) before
-backward of the step that stands in the file ``hold.<node>`` beside its log, until that is gone.
+backward of the step that stands in the file ``hold.<node>`` beside its log, until that is gone; at
+-1 before it asks for a seat.
 The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
 With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
 there.
@@ -139,10 +140,16 @@ class Holder(Callback):
         self.story = log
         self.order = Path(os.environ["CHAOS_LOG"]) / f"hold.{NODE}"
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.obey(-1)
+
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
-        if not self.order.exists() or trainer.global_step < int(self.order.read_text()):
+        self.obey(trainer.global_step)
+
+    def obey(self, step: int) -> None:
+        if not self.order.exists() or step < int(self.order.read_text()):
             return
-        self.story.write("holds", step=trainer.global_step)
+        self.story.write("holds", step=step)
         while self.order.exists():
             time.sleep(HOLD_POLL_S)
 
