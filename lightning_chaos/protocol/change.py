@@ -71,25 +71,10 @@ class Change:
         return has_quorum(last.uids, lack) and all(uid in lack for uid in mine)
 
     def verdict(
-        self,
-        last: View,
-        uncertain: Collection[Proposal],
-        dead: Collection[Uid],
-        expelled: Collection[Uid],
+        self, last: View, uncertain: Collection[Proposal], dead: Collection[Uid]
     ) -> tuple[bool, str]:
-        """Whether the agreement is enough, and why (not).
-
-        Who is thrown out because links are lost does not help those who stay to a quorum, or
-        else the one member whose links are bad could throw out all the others.
-
-        Args:
-            last: the base view.
-            uncertain: older proposals that may be committed somewhere.
-            dead: incarnations known to vote no more.
-            expelled: members thrown out since nobody can help them to catch up.
-        """
-        votes = None if self.proposal.planned else {*self.proposal.view.uids, *expelled}
-        agreed, reason = may_commit(last.uids, self.acks, dead, votes)
+        """Whether the agreement is enough, and why (not); ``last`` is the base view."""
+        agreed, reason = may_commit(last.uids, self.acks, dead)
         for proposal in uncertain:
             uids = proposal.view.uids
             if agreed and not all(uid in dead for uid in uids):

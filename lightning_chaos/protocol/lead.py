@@ -14,7 +14,7 @@ from lightning_chaos.protocol.drafts import Drafts
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import Islands, claimed
 from lightning_chaos.protocol.linkage import told
-from lightning_chaos.protocol.parts import parts_of, whole
+from lightning_chaos.protocol.parts import parts_of
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.proposer import Proposer, Steps
 from lightning_chaos.protocol.timeouts import Timeouts
@@ -72,27 +72,23 @@ class Lead:
         lost = {**apart, **proposer.expelled, **elsewhere}
         self.drafts.linkage.watch(now, view, evidence)
         cut = self.drafts.linkage.cut(now, view, evidence)
-        gone = (evidence.dead, proposer.expelled, elsewhere)
-        parts = parts_of(view, lost, gone, reaches) if apart else None
         urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
         if not urgent:
             self._need_since = None
             proposer.settled()
         elif self._need_since is None:
             self._need_since = now
-        turn = self._my_turn(now, view, lost)
-        yields = parts is not None and parts.yields(now, view, evidence)
-        if turn is None or yields or (turn > 0 and not urgent):
+        gone = (evidence.dead, proposer.expelled, elsewhere)
+        parts = parts_of(view, lost, gone, reaches) if apart else None
+        ahead = parts.ahead(now, view, evidence) if parts is not None else 0
+        turn = self._my_turn(now, view, lost, ahead)
+        if turn is None or (turn > 0 and not urgent):
             proposer.change = None
             return []
-        base = view
-        if parts is not None and parts.together_first(view, evidence.dead):
-            base, cut = whole(view), frozenset()
-            lost = {uid: why for uid, why in lost.items() if uid not in parts.others}
         if proposer.change is not None and acceptor.promised > proposer.change.proposal.ballot:
             proposer.give_way(now)
         if proposer.change is not None:
-            if self._outdated(proposer.change.proposal, now, base, urgent, lost, cut, evidence):
+            if self._outdated(proposer.change.proposal, now, view, urgent, lost, cut, evidence):
                 proposer.change = None
             else:
                 steps = proposer.carry_on(now, view, evidence)
@@ -102,7 +98,7 @@ class Lead:
             return []
         learners = {m.uid for m in view.learners if reaches(m.uid) and m.uid not in evidence.dead}
         if urgent:
-            new = self.drafts.without(base, lost, cut, learners, evidence)
+            new = self.drafts.without(view, lost, cut, learners, evidence)
             draft = Proposal(Ballot(), view.epoch, new, False, urgent)
             return proposer.propose(now, draft, (), view.uids)
         lineage, unmet = view.lineage, islands.unmet(view)
@@ -143,12 +139,14 @@ class Lead:
             return "an earlier change was left undecided"
         return ""
 
-    def _my_turn(self, now: float, view: View, lost: Mapping[Uid, str]) -> int | None:
+    def _my_turn(
+        self, now: float, view: View, lost: Mapping[Uid, str], ahead: int | None
+    ) -> int | None:
         """0: this member leads; n: it is n-th in line and has waited long enough; else None."""
         rank, since = view.rank(self._me), self._need_since
-        if rank is None or self._me in lost:
+        if rank is None or ahead is None or self._me in lost:
             return None
-        place = sum(uid not in lost for uid in view.uids[:rank]) if lost else rank
+        place = ahead + (sum(uid not in lost for uid in view.uids[:rank]) if lost else rank)
         if place == 0:
             return 0
         if since is not None and now - since > place * 2 * self._timeouts.longest_s:

@@ -2,7 +2,7 @@
 
 Data and control take different connections: a member that gets no data any more may still talk
 to everybody.  So it is not left to whoever leads who stays: the largest part does, of parts as
-large the one that holds the oldest.
+large the one that holds the oldest.  If a part is a quorum of the view, it is that one.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
-import msgspec
-
 from lightning_chaos.protocol.evidence import Evidence
-from lightning_chaos.protocol.quorum import all_accounted, has_quorum
+from lightning_chaos.protocol.quorum import has_quorum
 from lightning_chaos.protocol.values import Uid, View
 
 
@@ -22,40 +20,31 @@ class Parts:
     """The members of a view that can be asked, as the links divide them."""
 
     mine: tuple[Uid, ...]
-    """To whom a path of links leads from here; the first is the oldest."""
+    """To whom a path of links leads from here, oldest first; this member among them."""
     others: tuple[Uid, ...]
-    """To whom none does, though messages do."""
+    """To whom none does, though messages do; oldest first."""
 
-    def yields(self, now: float, view: View, evidence: Evidence) -> bool:
-        """Another part is larger, or as large and holds the oldest: this one is to be left out.
+    def ahead(self, now: float, view: View, evidence: Evidence) -> int | None:
+        """How many members of better parts come before this part; None if it may not go on.
+
+        It may not if another part is a quorum by itself: all members would agree to go on
+        without that one, if they were asked, and those thrown out would make the quorum.
 
         Args:
             now: seconds.
             view: installed.
             evidence: what is known of the links.
         """
-        left = dict.fromkeys(self.others)
+        ahead, left = 0, dict.fromkeys(self.others)
         while left:
             part = evidence.side(now, left.keys(), view.missing, next(iter(left)))
+            if has_quorum(view.uids, part):
+                return None
             older = view.uids.index(part[0]) < view.uids.index(self.mine[0])
             if len(part) > len(self.mine) or (len(part) == len(self.mine) and older):
-                return True
+                ahead += len(part)
             left = {uid: None for uid in left if uid not in part}
-        return False
-
-    def together_first(self, view: View, dead: Collection[Uid]) -> bool:
-        """This part is a quorum only with the others: first all of them go on without the rest.
-
-        For those who stay must be a quorum by themselves, and of a smaller view they can be.
-
-        Args:
-            view: installed.
-            dead: incarnations known to vote no more.
-        """
-        if has_quorum(view.uids, self.mine):
-            return False
-        all_ = (*self.mine, *self.others)
-        return has_quorum(view.uids, all_) and not all_accounted(view.uids, all_, dead)
+        return ahead
 
 
 def parts_of(
@@ -76,8 +65,3 @@ def parts_of(
     askable = tuple(uid for uid in others if reaches(uid))
     mine = tuple(uid for uid in view.uids if uid not in lost)
     return Parts(mine, askable) if mine and askable else None
-
-
-def whole(view: View) -> View:
-    """The same, counting on every link again."""
-    return msgspec.structs.replace(view, missing=())

@@ -155,7 +155,7 @@ class Proposer:
             holders = (uid for p in uncertain for uid in p.view.uids)
             asked = tuple(dict.fromkeys((*change.asked, *holders)))
             return self.propose(now, proposal, uncertain, asked)
-        agreed, reason = change.verdict(view, uncertain, evidence.dead, self.expelled)
+        agreed, reason = change.verdict(view, uncertain, evidence.dead)
         if not agreed and proposal.view.lineage.name == view.lineage.name:
             self.waiting = reason
             return self._split(now, change, view) or self._remind(now, change)

@@ -32,22 +32,12 @@ def all_accounted(last: tuple[Uid, ...], acks: Collection[Uid], dead: Collection
 
 
 def may_commit(
-    last: tuple[Uid, ...],
-    acks: Collection[Uid],
-    dead: Collection[Uid],
-    votes: Collection[Uid] | None = None,
+    last: tuple[Uid, ...], acks: Collection[Uid], dead: Collection[Uid]
 ) -> tuple[bool, str]:
-    """Whether the agreement binds the last view, and why (not), for people.
-
-    Args:
-        last: members of the last view.
-        acks: who has ACKed.
-        dead: incarnations known to vote no more.
-        votes: whose ACKs may make the quorum; None for everybody's.
-    """
-    agreed = sum(1 for uid in last if uid in acks and (votes is None or uid in votes))
-    if has_quorum(last, acks if votes is None else [uid for uid in acks if uid in votes]):
+    """Whether the agreement binds the last view, and why (not), for people."""
+    agreed = sum(1 for uid in last if uid in acks)
+    if has_quorum(last, acks):
         return True, f"{agreed} of {len(last)} agreed"
     if all_accounted(last, acks, dead):
-        return True, f"{agreed} of {len(last)} agreed, the others are accounted for"
+        return True, f"{agreed} of {len(last)} agreed, the others are known to be dead"
     return False, f"{agreed} of {len(last)} members reachable; waiting for quorum"
