@@ -1,8 +1,9 @@
 """What the lead does: it sees what the next view is needed for and proposes it (design §4).
 
-The lead is a role: the oldest member that is not lost.  Unplanned changes (somebody is lost, or
-frames were) go before planned ones (join, leave); planned ones run one at a time and take
-everything along that has been asked for by then.
+The lead is a role: the oldest member that is not lost, in the part that stays if lost links split
+the members (:mod:`parts`).  Unplanned changes (somebody is lost, or frames were) go before planned
+ones (join, leave); planned ones run one at a time and take everything along that has been asked
+for by then.
 """
 
 from __future__ import annotations
@@ -142,7 +143,10 @@ class Lead:
     def _my_turn(
         self, now: float, view: View, lost: Mapping[Uid, str], ahead: int | None
     ) -> int | None:
-        """0: this member leads; n: it is n-th in line and has waited long enough; else None."""
+        """0: this member leads; n: it is n-th in line and has waited long enough; else None.
+
+        Behind those ``ahead`` of its part; None if its part may not go on.
+        """
         rank, since = view.rank(self._me), self._need_since
         if rank is None or ahead is None or self._me in lost:
             return None
