@@ -205,7 +205,12 @@ class Service:
             standing.tell(local.Permit(upto))
 
     def _gated(self, view: View) -> bool:
-        return self._standing.permits.begun < 0 and len(view.members) < self._min_members
+        """The first round waits for more members; where one has begun it, it waits for us."""
+        standing = self._standing
+        if standing.permits.begun >= 0 or len(view.members) >= self._min_members:
+            return False
+        known = (standing.statuses.get(uid) for uid in view.uids)
+        return all(status is None or status.round < 0 for status in known)
 
     def wait(self, reason: str, hint: str = "") -> None:
         """Say why it waits, when that changes and now and then while it lasts.
