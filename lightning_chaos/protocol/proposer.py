@@ -66,10 +66,13 @@ class Proposer:
     # ---- answers ---------------------------------------------------------------------------
 
     def on_ack(self, sender: Uid, ack: Ack) -> None:
-        """A member agrees."""
-        if self.change is not None and ack.ballot == self.change.proposal.ballot:
-            self.change.acks[sender] = ack
-            self.change.nacks.pop(sender, None)
+        """A member agrees; to an unplanned change only with the report that it is decided by."""
+        change = self.change
+        if change is None or ack.ballot != change.proposal.ballot:
+            return
+        if change.proposal.planned or ack.report is not None:
+            change.acks[sender] = ack
+            change.nacks.pop(sender, None)
 
     def on_nack(self, sender: Uid, nack: Nack) -> None:
         """A member does not agree."""

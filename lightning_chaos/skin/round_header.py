@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from lightning_chaos.data.ledger import Slice
@@ -23,7 +25,7 @@ class RoundHeader(msgspec.Struct, frozen=True, array_like=True):
     """This member was asked to end the run: all stop after this round."""
     loss: float | None
     """Mean training loss of its samples, None without any."""
-    busy_s: float
+    busy_s: Annotated[float, msgspec.Meta(ge=0)]
     """For how long it has computed in this round, without its waits for others, seconds."""
     digest: bytes = b""
     """Of the segment of its state whose turn it was when the round began, if one's it was."""

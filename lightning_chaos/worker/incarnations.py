@@ -71,7 +71,7 @@ class Incarnations:
 
     def tell(self, work: Callable[[Station], None]) -> None:
         """Do this with the station, on the loop; returns at once."""
-        self._loop.call_soon_threadsafe(work, self.station)
+        self._loop.call_soon_threadsafe(_attempt, self.station, work)
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -136,6 +136,14 @@ class Incarnations:
             self._thread.join()
             self._loop.close()
             self._door.close()
+
+
+def _attempt(station: Station, work: Callable[[Station], None]) -> None:
+    """The event loop would only write an error down, and training wait for ever."""
+    try:
+        work(station)
+    except Exception as error:
+        station.on_failure(error)
 
 
 def _go_on(station: Station, before: Station) -> None:

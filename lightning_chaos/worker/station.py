@@ -79,10 +79,11 @@ class Station:
         self._news = News()
         self.tell, self.until = self._news.tell, self._news.until
         self.links_changed = self.tell
-        self._tasks = Tasks(self._on_failure)
+        self._tasks = Tasks(self.on_failure)
         self.spawn = self._tasks.spawn
 
-    def _on_failure(self, error: BaseException) -> None:
+    def on_failure(self, error: BaseException) -> None:
+        """Something of this incarnation failed that cannot: whoever waits is told."""
         log.error("a task of %s failed", self.config.node, exc_info=error)
         self._news.fail(ChaosError(f"internal error: {error!r}"))
 
