@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Cap, Graph, Lin
 from lightning_chaos.planning.policies import Costs, Scene
 from lightning_chaos.planning.pull import donors_of
 from lightning_chaos.planning.several import SeveralPlan, plan_several
+
+_MOST_MB = 1e12
 
 
 class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +90,8 @@ def read_cluster(path: Path) -> Cluster:
         ConfigError: the file cannot be read, or what is wrong in it.
     """
     try:
-        told = msgspec.yaml.decode(path.read_bytes(), type=ClusterFile)
+        # Not strict: to YAML 1.1 a number such as 1e3 is a text.
+        told = msgspec.yaml.decode(path.read_bytes(), type=ClusterFile, strict=False)
     except (OSError, msgspec.MsgspecError) as error:
         # in one line: what YAML says of a place has several
         reason = " ".join(str(error).split())
@@ -132,8 +134,10 @@ def _cluster(told: ClusterFile) -> Cluster:
 
 
 def _bytes(megabytes: float, what: str) -> int:
-    if not (math.isfinite(megabytes) and megabytes >= 0):
-        raise ConfigError(f"{what}: {megabytes} MB; it must be finite and not negative")
+    if not 0 <= megabytes <= _MOST_MB:
+        raise ConfigError(
+            f"{what}: {megabytes} MB; it must be finite and not negative, {_MOST_MB:g} at most"
+        )
     return round(megabytes * 1e6)
 
 
