@@ -155,6 +155,12 @@ BAD = {
     "link of a stranger": ("a -> new", "c -> new", "c is not a member of the cluster"),
     "no arrow": ("a -> new", "a - new", "'a - new' names no link"),
     "link twice": ("a -> new", "b -> new", "links: b -> new is given twice"),
+    "link twice in one spelling": (
+        "  b <->",
+        "  a -> new: {rate_mbit: 1, latency_ms: 0}\n  b <->",
+        "a -> new is given twice",
+    ),
+    "field twice": ("state_mb: 64", "state_mb: 64\nstate_mb: 6", "state_mb is given twice"),
     "late stranger": ("state_mb", "release_ms: {c: 1}\nstate_mb", "release_ms is given for c"),
     "negative release": ("state_mb", "release_ms: {a: -1}\nstate_mb", "donor a: release"),
     "negative overhead": ("state_mb", "overhead_ms: -1\nstate_mb", "overhead of -0.001 s"),
