@@ -185,27 +185,30 @@ class Evidence:
         timeout_s = self._timeouts.longest_s
         return heard - since > timeout_s / 2 or now - since > 2 * timeout_s
 
-    def side(self, now: float, uids: Set[Uid], missing: Collection[Pair] = ()) -> tuple[Uid, ...]:
-        """Those of them to whom a path leads from here, this peer among them.
+    def side(
+        self, now: float, uids: Set[Uid], missing: Collection[Pair] = (), first: Uid = ""
+    ) -> tuple[Uid, ...]:
+        """Those of them to whom a path leads from the first, that one among them.
 
         Args:
             now: seconds.
             uids: members and learners.
             missing: links that the view has given up; one of them counts again once neither
                 end denies it.
+            first: where paths begin; '' for this peer.
         """
-        apart = self._apart(now, uids, missing)
+        apart = self._apart(now, uids, missing, first or self._me)
         return tuple(uid for uid in uids if uid not in apart)
 
     def lost(self, now: float, uids: Set[Uid], missing: Collection[Pair] = ()) -> dict[Uid, str]:
         """Members of the view (oldest first) that must go, each with the reason."""
-        apart = self._apart(now, uids, missing)
+        apart = self._apart(now, uids, missing, self._me)
         if not apart:
             return {}
         return {u: self.why(u) or "nobody has a link to it" for u in uids if u in apart}
 
-    def _apart(self, now: float, uids: Set[Uid], missing: Collection[Pair]) -> Set[Uid]:
-        """Those of them to whom no path leads from here."""
+    def _apart(self, now: float, uids: Set[Uid], missing: Collection[Pair], first: Uid) -> Set[Uid]:
+        """Those of them to whom no path leads from the first."""
         if not (self._denied or self.dead):
             return frozenset()
         lost = {*self.confirmed(now, uids), *(p for p in missing if self.denied(p))}
@@ -213,4 +216,4 @@ class Evidence:
         for uid, others in partners(lost).items():
             blocked[uid] = others | blocked.get(uid, set())
         dead = uids & self.dead.keys()
-        return dead | unreached(self._me, uids - dead if dead else uids, blocked)
+        return dead | unreached(first, uids - dead if dead else uids, blocked)

@@ -1,8 +1,9 @@
 """What the lead does: it sees what the next view is needed for and proposes it (design §4).
 
-The lead is a role: the oldest member that is not lost.  Unplanned changes (somebody is lost, or
-frames were) go before planned ones (join, leave); planned ones run one at a time and take
-everything along that has been asked for by then.
+The lead is a role: the oldest member that is not lost, in the part that stays if lost links split
+the members (:mod:`parts`).  Unplanned changes (somebody is lost, or frames were) go before planned
+ones (join, leave); planned ones run one at a time and take everything along that has been asked
+for by then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from lightning_chaos.protocol.drafts import Drafts
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import Islands, claimed
 from lightning_chaos.protocol.linkage import told
+from lightning_chaos.protocol.parts import parts_of
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.proposer import Proposer, Steps
 from lightning_chaos.protocol.timeouts import Timeouts
@@ -67,8 +69,8 @@ class Lead:
         """Messages to send now, to oneself too; empty when there is nothing to do but wait."""
         proposer = self.proposer
         proposer.promised(acceptor.promised)
-        lost = {**evidence.lost(now, view.seated, view.missing), **proposer.expelled}
-        lost.update(islands.elsewhere(view))
+        apart, elsewhere = evidence.lost(now, view.seated, view.missing), islands.elsewhere(view)
+        lost = {**apart, **proposer.expelled, **elsewhere}
         self.drafts.linkage.watch(now, view, evidence)
         cut = self.drafts.linkage.cut(now, view, evidence)
         urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
@@ -77,7 +79,10 @@ class Lead:
             proposer.settled()
         elif self._need_since is None:
             self._need_since = now
-        turn = self._my_turn(now, view, lost)
+        gone = (evidence.dead, proposer.expelled, elsewhere)
+        parts = parts_of(view, lost, gone, reaches) if apart else None
+        ahead = parts.ahead(now, view, evidence) if parts is not None else 0
+        turn = self._my_turn(now, view, lost, ahead)
         if turn is None or (turn > 0 and not urgent):
             proposer.change = None
             return []
@@ -135,12 +140,17 @@ class Lead:
             return "an earlier change was left undecided"
         return ""
 
-    def _my_turn(self, now: float, view: View, lost: Mapping[Uid, str]) -> int | None:
-        """0: this member leads; n: it is n-th in line and has waited long enough; else None."""
+    def _my_turn(
+        self, now: float, view: View, lost: Mapping[Uid, str], ahead: int | None
+    ) -> int | None:
+        """0: this member leads; n: it is n-th in line and has waited long enough; else None.
+
+        Behind those ``ahead`` of its part; None if its part may not go on.
+        """
         rank, since = view.rank(self._me), self._need_since
-        if rank is None or self._me in lost:
+        if rank is None or ahead is None or self._me in lost:
             return None
-        place = sum(uid not in lost for uid in view.uids[:rank]) if lost else rank
+        place = ahead + (sum(uid not in lost for uid in view.uids[:rank]) if lost else rank)
         if place == 0:
             return 0
         if since is not None and now - since > place * 2 * self._timeouts.longest_s:

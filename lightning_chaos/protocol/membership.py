@@ -6,9 +6,9 @@ hands events, and what others say (:mod:`hearing`), to the parts, which share a
 (:mod:`requests`), how views change (:mod:`agreement`) and what its worker may do
 (:mod:`service`).  Below them: who founds (:mod:`founding`), who is reachable (:mod:`evidence`),
 how far the worker may run (:mod:`permits`), what was promised (:mod:`acceptor`), when a member
-proposes (:mod:`lead`), what (:mod:`drafts`, :mod:`wishes`) and how (:mod:`proposer`,
-:mod:`change`), what counts as agreement (:mod:`quorum`) and what frozen workers do next
-(:mod:`flush`).
+proposes (:mod:`lead`), who stays if lost links split them (:mod:`parts`), what (:mod:`drafts`,
+:mod:`wishes`) and how (:mod:`proposer`, :mod:`change`), what counts as agreement (:mod:`quorum`)
+and what frozen workers do next (:mod:`flush`).
 """
 
 from __future__ import annotations
