@@ -5,20 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lightning_chaos.planning.pull import DonorLink, PullPlan
+import msgspec
+
+from lightning_chaos.planning.pull import DonorLink, PullPlan, feed, plan_pull
+
+
+def checked_pull(
+    total_bytes: int,
+    shard_bytes: int,
+    donors: Sequence[DonorLink],
+    ingress_bytes_per_s: float = math.inf,
+) -> PullPlan:
+    """What :func:`plan_pull` makes, held against the rules."""
+    plan = plan_pull(total_bytes, shard_bytes, donors, ingress_bytes_per_s)
+    if sum(donor.rate_bytes_per_s for donor in donors) > ingress_bytes_per_s:
+        donors = [
+            msgspec.structs.replace(donor, rate_bytes_per_s=rate)
+            for donor, rate in zip(donors, feed(donors, ingress_bytes_per_s), strict=True)
+            if rate > 0
+        ]
+    check_rules(plan, donors)
+    return plan
 
 
 def check_rules(plan: PullPlan, donors: Sequence[DonorLink]) -> None:
-    """Fail if a plan without an ingress cap is not the best, by each of the three rules."""
+    """Fail if a plan is not the best, by each of the three rules.
+
+    Args:
+        plan: to be checked.
+        donors: at the rates that the newcomer's cap leaves them; without those who have none.
+    """
 
     def completion(donor: DonorLink, shard: int) -> float:
         return donor.release_s + shard * donor.shard_s(plan.shard_bytes)
 
     counts = plan.counts
     used = [donor for donor in donors if counts[donor.name]]
-    assert sum(counts.values()) == plan.shards
-    assert plan.ends_s == {
-        d.name: completion(d, counts[d.name]) if counts[d.name] else 0.0 for d in donors
+    assert sum(counts[donor.name] for donor in used) == sum(counts.values()) == plan.shards
+    assert plan.ends_s == dict.fromkeys(counts, 0.0) | {
+        donor.name: completion(donor, counts[donor.name]) for donor in used
     }
     assert plan.makespan_s == max(plan.ends_s.values())
     # sufficient: no shard would be there earlier as the next one of another donor

@@ -22,7 +22,7 @@ def test_a_link_goes_one_way_and_a_member_without_cap_has_none() -> None:
 @pytest.mark.parametrize(
     "link",
     [
-        *(Link(rate, 1) for rate in (0, -1, math.nan, math.inf)),
+        *(Link(rate, 1) for rate in (0, -1, 1e-300, 1e300, math.nan, math.inf)),
         *(Link(1, latency) for latency in (-1, math.nan, math.inf)),
         *(Link(1, 1, loss=loss) for loss in (-0.1, 1, math.nan)),
         *(Link(1, 1, age_s=age) for age in (-1, math.nan)),
@@ -34,7 +34,7 @@ def test_a_figure_that_cannot_be_is_refused_with_its_link(link: Link) -> None:
         Graph(("a", "b"), {("a", "b"): link})
 
 
-@pytest.mark.parametrize("cap", [Cap(0, 1), Cap(1, -1), Cap(math.nan, 1)])
+@pytest.mark.parametrize("cap", [Cap(0, 1), Cap(1, -1), Cap(1e-300, 1), Cap(math.nan, 1)])
 def test_a_card_that_carries_nothing_is_refused_by_name(cap: Cap) -> None:
     with pytest.raises(ConfigError, match="caps of b"):
         Graph(("a", "b"), {}, {"b": cap})

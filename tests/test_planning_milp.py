@@ -10,11 +10,12 @@ import sys
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optimality import checked_pull
 
 from lightning_chaos.errors import ConfigError, PlanError
 from lightning_chaos.planning.chain import plan_over_chain
 from lightning_chaos.planning.milp import Solver, prove, solvers
-from lightning_chaos.planning.pull import DonorLink, plan_pull
+from lightning_chaos.planning.pull import DonorLink
 
 # Whole numbers, within what solvers can tell apart (their tolerance is a millionth).
 donor_lists = st.lists(
@@ -37,7 +38,9 @@ def test_the_greedy_is_the_programs_optimum_for_one_size(
     total: int, donors: list[DonorLink]
 ) -> None:
     best = prove(total, [1 << 16], donors)
-    assert plan_pull(total, 1 << 16, donors).makespan_s == pytest.approx(best.makespan_s, rel=1e-6)
+    assert checked_pull(total, 1 << 16, donors).makespan_s == pytest.approx(
+        best.makespan_s, rel=1e-6
+    )
     assert sum(best.counts.values()) == -(-total // (1 << 16))
 
 

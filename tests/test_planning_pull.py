@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optimality import check_rules
+from optimality import checked_pull
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.completion import fluid, greedy, max_min, rounding
@@ -20,7 +20,6 @@ from lightning_chaos.planning.pull import (
     choose_shard_bytes,
     donors_of,
     feed,
-    plan_pull,
 )
 
 MIB = 1 << 20
@@ -58,7 +57,7 @@ def test_the_greedy_is_as_good_as_trying_everything(
     shard_bytes: int, shards: int, figures: list[tuple[float, float, float]]
 ) -> None:
     donors = donor_links(figures)
-    plan = plan_pull(shards * shard_bytes, shard_bytes, donors)
+    plan = checked_pull(shards * shard_bytes, shard_bytes, donors)
     assert plan.makespan_s == pytest.approx(brute_force(shards, shard_bytes, donors))
 
 
@@ -71,7 +70,7 @@ def test_the_makespan_is_the_kth_smallest_completion(
     completions = sorted(
         d.release_s + j * d.shard_s(shard_bytes) for d in donors for j in range(1, shards + 1)
     )
-    plan = plan_pull(shards * shard_bytes, shard_bytes, donors)
+    plan = checked_pull(shards * shard_bytes, shard_bytes, donors)
     assert plan.makespan_s == completions[shards - 1]
 
 
@@ -81,7 +80,7 @@ def test_the_rules_of_optimality_hold(
 ) -> None:
     shard_bytes, shards, figures = instance
     donors = donor_links(figures)
-    check_rules(plan_pull(shards * shard_bytes, shard_bytes, donors), donors)
+    checked_pull(shards * shard_bytes, shard_bytes, donors)
 
 
 @given(
@@ -101,7 +100,7 @@ def test_rounding_picks_what_the_greedy_picks(
 
 def test_a_hundred_thousand_shards_are_as_few_picks_as_a_hundred() -> None:
     donors = [DonorLink(f"d{i}", 1e6 * (i + 1), i / 100, 1e-4) for i in range(64)]
-    plan = plan_pull(100_000 << 16, 1 << 16, donors)
+    plan = checked_pull(100_000 << 16, 1 << 16, donors)
     assert sum(plan.counts.values()) == 100_000
     assert (
         plan.makespan_s
@@ -117,7 +116,7 @@ def test_ranges_cover_every_shard_once_and_no_plan_beats_the_fluid_bound(
     total = shards * shard_bytes - short % shard_bytes
     if total < shard_bytes:
         total = shard_bytes
-    plan = plan_pull(total, shard_bytes, donor_links(figures))
+    plan = checked_pull(total, shard_bytes, donor_links(figures))
     covered = [index for first, end in plan.ranges.values() for index in range(first, end)]
     assert covered == list(range(plan.shards))
     assert {name: end - first for name, (first, end) in plan.ranges.items()} == plan.counts
@@ -127,7 +126,7 @@ def test_ranges_cover_every_shard_once_and_no_plan_beats_the_fluid_bound(
 
 
 def test_a_donor_twice_as_fast_gets_twice_as_much() -> None:
-    plan = plan_pull(60 * MIB, MIB, [DonorLink("a", 10e6), DonorLink("b", 20e6)])
+    plan = checked_pull(60 * MIB, MIB, [DonorLink("a", 10e6), DonorLink("b", 20e6)])
     assert plan.counts == {"a": 20, "b": 40}
     assert plan.ranges == {"a": (0, 20), "b": (20, 60)}
     assert plan.makespan_s == pytest.approx(plan.bound_s)
@@ -136,7 +135,7 @@ def test_a_donor_twice_as_fast_gets_twice_as_much() -> None:
 
 def test_a_donor_that_is_late_or_slow_is_left_out() -> None:
     donors = [DonorLink("a", 1e8), DonorLink("late", 1e8, release_s=60), DonorLink("slow", 1e3)]
-    assert plan_pull(8 * MIB, MIB, donors).counts == {"a": 8, "late": 0, "slow": 0}
+    assert checked_pull(8 * MIB, MIB, donors).counts == {"a": 8, "late": 0, "slow": 0}
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
@@ -157,7 +156,7 @@ def test_negative_times_are_refused(field: str) -> None:
 )
 def test_what_cannot_be_planned_is_refused(total: int, shard: int, names: str) -> None:
     with pytest.raises(ConfigError):
-        plan_pull(total, shard, [DonorLink(name, 1.0) for name in names])
+        checked_pull(total, shard, [DonorLink(name, 1.0) for name in names])
 
 
 @pytest.mark.parametrize(
@@ -195,7 +194,7 @@ def test_an_ingress_cap_is_kept_and_in_the_fluid_costs_nothing(
     fed = feed(donors, cap)
     assert sum(fed) <= cap * (1 + 1e-9)
     assert all(0 <= rate <= d.rate_bytes_per_s for rate, d in zip(fed, donors, strict=True))
-    plan = plan_pull(total, shard_bytes, donors, cap)
+    plan = checked_pull(total, shard_bytes, donors, cap)
     begins = [d.release_s for d in donors]
     assert plan.bound_s == pytest.approx(fluid(total, fed, begins))
     longest = max(shard_bytes / rate for rate in fed if rate > 0)
@@ -206,12 +205,12 @@ def test_donors_released_together_share_a_cap_fairly_and_late_ones_get_the_rest(
     donors = [DonorLink("late", 50.0, 1.0), DonorLink("a", 20.0), DonorLink("b", 100.0)]
     assert feed(donors, 90.0) == [0.0, 20.0, 70.0]
     assert feed(donors, 150.0) == [30.0, 20.0, 100.0]
-    assert plan_pull(900, 1, donors, 90.0).counts == {"late": 0, "a": 200, "b": 700}
+    assert checked_pull(900, 1, donors, 90.0).counts == {"late": 0, "a": 200, "b": 700}
 
 
 def test_a_cap_that_nobody_reaches_changes_nothing() -> None:
     donors = [DonorLink("a", 10e6, 0.1, 0.01), DonorLink("b", 20e6)]
-    assert plan_pull(60 * MIB, MIB, donors, 30e6) == plan_pull(60 * MIB, MIB, donors)
+    assert checked_pull(60 * MIB, MIB, donors, 30e6) == checked_pull(60 * MIB, MIB, donors)
 
 
 @given(st.lists(st.floats(0, 1e3), min_size=1, max_size=8), st.floats(0.1, 1e3))
@@ -253,7 +252,7 @@ def test_a_newcomer_that_nobody_reaches_is_refused_by_name() -> None:
 @pytest.mark.parametrize("cap", [0.0, -1.0, math.nan])
 def test_a_newcomer_that_takes_in_nothing_is_refused(cap: float) -> None:
     with pytest.raises(ConfigError, match="must be positive"):
-        plan_pull(10, 1, [DonorLink("a", 1.0)], cap)
+        checked_pull(10, 1, [DonorLink("a", 1.0)], cap)
 
 
 def test_the_worked_example_of_the_documents_is_right() -> None:

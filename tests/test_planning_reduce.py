@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from lightning_chaos.collective.layout import Layout
 from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Cap, Graph, Link
 from lightning_chaos.planning.mesh import reroute
@@ -155,6 +157,21 @@ def test_any_plan_is_without_fault_and_keeps_its_promise(graph: Graph) -> None:
         slowest = max(slowest, up / cap.up_mbit, down / cap.down_mbit)
     assert 1 / slowest >= mbit(reduction) * (1 - 1e-9)
     assert reduction.bound_bytes_per_s >= reduction.bytes_per_s * (1 - 1e-9)
+
+
+@given(graphs, st.lists(st.integers(0, 1 << 22), max_size=3))
+def test_any_plan_cuts_a_vector_so_that_each_float_is_in_one_chunk_of_one_tree(
+    graph: Graph, floats: list[int]
+) -> None:
+    plan = plan_reduce(graph).plan
+    ends = list(itertools.accumulate((4 * number for number in floats), initial=0))
+    layout = Layout.of(graph.members, plan, [(a, b - a) for a, b in itertools.pairwise(ends)])
+    at = 0
+    for chunk in layout.chunks[1:]:  # the first one is the header
+        assert chunk.offset == at
+        assert chunk.tree in (plan.quick, *plan.trees)
+        at += chunk.length
+    assert at == ends[-1]
 
 
 @given(graphs, st.randoms(use_true_random=False))

@@ -148,6 +148,12 @@ def test_newcomers_that_cannot_be_are_refused(newcomers: list[str]) -> None:
         plan_several(MB, SIZE, mesh([Cap()], [Cap()]), newcomers, ["o0"], {})
 
 
+@pytest.mark.parametrize(("total", "size"), [(0, SIZE), (MB, 0), (MB, -1), (MB, MB + 1)])
+def test_an_empty_state_and_shards_that_cannot_be_are_refused(total: int, size: int) -> None:
+    with pytest.raises(ConfigError, match=r"nothing to pull|a shard must be positive"):
+        plan_for(mesh([Cap()], [Cap(), Cap()]), total, size)
+
+
 def test_one_of_several_that_is_disconnected_is_named() -> None:
     graph = Graph(("o0", "n0", "n1"), {("o0", "n0"): WIDE, ("n0", "n1"): WIDE})
     with pytest.raises(ConfigError, match="newcomer n1 is disconnected"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import yaml
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.chain import check_chain, shard_chain
@@ -14,6 +15,8 @@ from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Cap, Graph, Lin
 from lightning_chaos.planning.policies import Costs, Scene
 from lightning_chaos.planning.pull import donors_of
 from lightning_chaos.planning.several import SeveralPlan, plan_several
+
+_MOST_MB = 1e12
 
 
 class ClusterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,15 +92,29 @@ def read_cluster(path: Path) -> Cluster:
         ConfigError: the file cannot be read, or what is wrong in it.
     """
     try:
-        told = msgspec.yaml.decode(path.read_bytes(), type=ClusterFile)
+        text = path.read_bytes()
+        # Not strict: to YAML 1.1 a number such as 1e3 is a text.
+        told = msgspec.yaml.decode(text, type=ClusterFile, strict=False)
     except (OSError, msgspec.MsgspecError) as error:
         # in one line: what YAML says of a place has several
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} is not a cluster file: {reason}") from None
     try:
+        _check_keys(yaml.compose(text, Loader=yaml.SafeLoader))
         return _cluster(told)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _check_keys(node: yaml.Node) -> None:
+    """Refuse what YAML takes in silence: of two values of one name the last."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for name, times in Counter(key.value for key, _ in node.value).items():
+        if times > 1:
+            raise ConfigError(f"{name} is given twice")
+    for _, value in node.value:
+        _check_keys(value)
 
 
 def _cluster(told: ClusterFile) -> Cluster:
@@ -132,8 +149,10 @@ def _cluster(told: ClusterFile) -> Cluster:
 
 
 def _bytes(megabytes: float, what: str) -> int:
-    if not (math.isfinite(megabytes) and megabytes >= 0):
-        raise ConfigError(f"{what}: {megabytes} MB; it must be finite and not negative")
+    if not 0 <= megabytes <= _MOST_MB:
+        raise ConfigError(
+            f"{what}: {megabytes} MB; it must be finite and not negative, {_MOST_MB:g} at most"
+        )
     return round(megabytes * 1e6)
 
 

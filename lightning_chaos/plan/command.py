@@ -34,8 +34,9 @@ def plan(cluster: Path, policy: str, exact: bool, plot: Path | None) -> None:
     CLUSTER: a YAML file with members, newcomers and links, as in examples/clusters.
     """
     told = read_cluster(cluster)
-    # Wide enough for every table where the output is no terminal.
-    console = Console(width=None if Console().is_terminal else 120)
+    # Wide enough for every table where the output is no terminal; names are shown as they are.
+    width = None if Console().is_terminal else 120
+    console = Console(width=width, markup=False, emoji=False)
     if len(told.newcomers) > 1:
         if policy != "chaos" or exact or plot:
             raise ConfigError(

@@ -33,12 +33,15 @@ def draw(scene: Scene, newcomer: str, outcome: Outcome, to: Path) -> None:
         axes.text(donor.release_s, row, sent, va="center", color="white", clip_on=True)
     best_s = bound_s(scene)
     axes.axvline(best_s, color="#d62728", linestyle="--")
-    axes.set_yticks(range(len(scene.donors)), [donor.name for donor in scene.donors])
+    names = [donor.name for donor in scene.donors]
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(scene.donors) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"seconds; dashed: the bound, {best_s:.3f}")
-    axes.set_title(f"{outcome.policy}: {newcomer} has its state after {outcome.transfer_s:.3f} s")
+    title = f"{outcome.policy}: {newcomer} has its state after {outcome.transfer_s:.3f} s"
+    axes.set_title(title, parse_math=False)
     try:
-        figure.savefig(to, dpi=120)
+        # With the format given, no suffix is added: the file is the one that was named.
+        figure.savefig(to, dpi=120, format=to.suffix[1:] or "png")
     except (OSError, ValueError) as error:
         raise ConfigError(f"the chart cannot be written: {error}") from None

@@ -30,7 +30,7 @@ def greedy(
     Args:
         shards: K > 0.
         periods: ``p_i``, positive; at least one finite.
-        releases: ``r_i``, not negative.
+        releases: ``r_i``, of either sign.
     """
     return _pick([0] * len(periods), shards, periods, releases)
 

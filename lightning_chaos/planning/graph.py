@@ -12,6 +12,8 @@ from lightning_chaos.errors import ConfigError
 
 BYTES_PER_S_PER_MBIT = 125_000.0
 """Bytes per second that one Mbit/s is."""
+LEAST_MBIT, MOST_MBIT = 1e-6, 1e12
+"""What may be said of a link: a bit per second at least, and at most what a float can plan with."""
 
 
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,8 +35,11 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def problem(self) -> str | None:
         """What cannot be true of this link, or None."""
-        if not (math.isfinite(self.rate_mbit) and self.rate_mbit > 0):
-            return f"{self.rate_mbit} Mbit/s is not a rate; it must be positive and finite"
+        if not LEAST_MBIT <= self.rate_mbit <= MOST_MBIT:
+            return (
+                f"{self.rate_mbit} Mbit/s is not a rate; "
+                f"it must be in {LEAST_MBIT:g}..{MOST_MBIT:g}"
+            )
         for what, value in (("latency", self.latency_ms), ("age", self.age_s)):
             if not (math.isfinite(value) and value >= 0):
                 return f"a {what} of {value} cannot be; it must be finite and not negative"
@@ -56,8 +61,11 @@ class Cap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def problem(self) -> str | None:
         """What cannot be true of this card, or None."""
         for what, value in (("sends", self.up_mbit), ("receives", self.down_mbit)):
-            if not value > 0:
-                return f"a card that {what} {value} Mbit/s is of no use; it must be positive"
+            if not value >= LEAST_MBIT:
+                return (
+                    f"a card that {what} {value} Mbit/s is of no use; "
+                    f"it must be {LEAST_MBIT:g} or more"
+                )
         return None
 
 

@@ -17,7 +17,6 @@ long everybody else stands still.  Only source, split and stall differ; the newc
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ import msgspec
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.chain import check_chain, plan_over_chain
-from lightning_chaos.planning.completion import max_min
+from lightning_chaos.planning.completion import max_min, rounding
 from lightning_chaos.planning.pull import DonorLink, PullPlan, check_pull
 
 
@@ -233,15 +232,11 @@ def _sent(scene: Scene, policy: str, source: str, parts: Sequence[_Part]) -> Out
 
 def _least_load(scene: Scene, size: int) -> list[int]:
     """Shards per donor if each goes to the one that would be free first; ties to the first."""
-    counts = [0] * len(scene.donors)
     rates = _rates(scene.donors, scene)
-    loads = [(donor.release_s, i) for i, donor in enumerate(scene.donors)]
-    heapq.heapify(loads)
-    for _ in range(-(-scene.total_bytes // size)):
-        load, i = loads[0]
-        counts[i] += 1
-        heapq.heapreplace(loads, (load + scene.donors[i].overhead_s + size / rates[i], i))
-    return counts
+    periods = [d.overhead_s + size / rate for d, rate in zip(scene.donors, rates, strict=True)]
+    # A donor is free for a shard when it would have completed it had it begun a period earlier.
+    earlier = [d.release_s - period for d, period in zip(scene.donors, periods, strict=True)]
+    return rounding(-(-scene.total_bytes // size), periods, earlier)[0]
 
 
 def _rates(donors: Sequence[DonorLink], scene: Scene) -> list[float]:

@@ -30,7 +30,7 @@ import msgspec
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.completion import fluid, max_min, rounding
 from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Graph
-from lightning_chaos.planning.pull import DonorLink, donors_of, plan_pull
+from lightning_chaos.planning.pull import DonorLink, check_pull, donors_of, plan_pull
 
 Range = tuple[int, int]
 
@@ -119,6 +119,8 @@ def plan_several(
         )
     donors = [donors_of(graph, name, members, releases_s, overhead_s) for name in newcomers]
     scene = _Scene(graph, newcomers, donors, overhead_s, total_bytes, shard_bytes)
+    for name, theirs in zip(newcomers, donors, strict=True):
+        check_pull(total_bytes, shard_bytes, theirs, scene.down(name))
     bound_s = _bound(scene)
     plans = [_plan(scene, portions, bound_s) for portions in _proportions(scene)]
     return min(plans, key=lambda plan: plan.makespan_s)
