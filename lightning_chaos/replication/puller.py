@@ -10,6 +10,7 @@ that state bit for bit or with an error that names every donor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,7 @@ from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.candidate import Candidate, choice_of
 from lightning_chaos.replication.goal import Goal
 from lightning_chaos.replication.image import Manifest, StateImage, digest_of
-from lightning_chaos.replication.schedule import Schedule
+from lightning_chaos.replication.schedule import LOOK_AGAIN_S, Schedule
 from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel, TrainSeen
 from lightning_chaos.replication.tree import unpack
 from lightning_chaos.replication.values import Progress, Pulled, Source
@@ -125,7 +126,7 @@ class _Pull:
             buffer=goal.buffer,
             local=self._local,
             donors=tuple(donor.told() for donor in self._donors),
-            seconds=self._loop.time() - self._began,
+            seconds=self._now_s,
             kept_bytes=goal.kept_bytes,
             planned_s=schedule.planned_s,
             predicted_s=schedule.predicted_s,
@@ -134,6 +135,10 @@ class _Pull:
     @property
     def _complete(self) -> bool:
         return self._goal is not None and self._goal.assignment.done and self._local_here
+
+    @property
+    def _now_s(self) -> float:
+        return self._loop.time() - self._began
 
     async def _change(self) -> None:
         """Wait until another donor's task has changed something."""
@@ -186,7 +191,9 @@ class _Pull:
                 self._take(donor, await self._hear(channel), goal)
             else:
                 donor.gauge.live.end()
-                await self._change()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await self._change()
 
     async def _hear(self, channel: ShardChannel) -> Heard:
         match await channel.receive(self._stall_s):
@@ -210,15 +217,12 @@ class _Pull:
 
     def _request(self, donor: Candidate, channel: ShardChannel, goal: Goal) -> bool:
         """Ask the donor for as much as it should have under way; False if for nothing."""
+        assert self._schedule is not None
         uid = donor.source.uid
         if not self._local_here and self._local_asked is None and self._may_give_local(uid):
             self._local_asked = uid
             channel.send(WantLocal())
-        ahead = goal.ahead(donor.gauge.bytes_per_s, donor.gauge.rtt_s)
-        while goal.assignment.under_way(uid) < ahead:
-            index = goal.assignment.next(uid)
-            if index is None:
-                break
+        for index in self._schedule.requests(donor, self._now_s):
             channel.send(Want(index))
         return goal.assignment.under_way(uid) > 0 or (
             self._local_asked == uid and not self._local_here
@@ -245,6 +249,8 @@ class _Pull:
         uid, manifest, index = donor.source.uid, goal.manifest, shard.index
         if not goal.assignment.asked_of(uid, index):
             raise WireError(f"sent shard {index} that nobody asked for")
+        began_s, now_s = shard.began_t - self._began, self._now_s
+        donor.gauge.pace.answered(len(shard.data), began_s, now_s)
         offset, length = manifest.span(index)
         if len(shard.data) != length or digest_of(shard.data) != manifest.digests[index]:
             goal.assignment.failed(uid, index)
@@ -255,8 +261,7 @@ class _Pull:
         if not goal.assignment.arrived(uid, index):
             return
         goal.buffer[offset : offset + length] = shard.data
-        now = self._loop.time()
-        donor.gave(length, shard.began_t - self._began, now - self._began)
+        donor.gave(length, began_s, now_s)
         per_donor = {d.source.name: d.share.bytes for d in self._donors}
         total = manifest.total_bytes - goal.kept_bytes
         self._progress(Progress(sum(per_donor.values()), total, per_donor))
@@ -285,7 +290,7 @@ class _Pull:
         if manifest is None:
             return
         self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
-        self._schedule = Schedule(self._goal)
+        self._schedule = Schedule(self._goal, self._donors)
         self._plan()
         self._announce()
 
@@ -295,4 +300,4 @@ class _Pull:
         assert self._schedule is not None
         wanted = (self._goal.manifest, None)
         in_play = [d for d in self._donors if not d.out and d.manifest in wanted]
-        self._schedule.plan(in_play, self._loop.time() - self._began)
+        self._schedule.plan(in_play, self._now_s)

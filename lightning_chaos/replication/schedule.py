@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lightning_chaos.planning.pull import DonorLink, plan_pull
+from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.candidate import Candidate
+from lightning_chaos.replication.gauge import ASSUMED_BYTES_PER_S
 from lightning_chaos.replication.goal import Goal
 
-_ASSUMED_BYTES_PER_S = 12.5e6
-"""Where nothing is known of any link; that they are alike is all that counts then."""
+LOOK_AGAIN_S = 0.05
+"""So often at least is a donor with nothing to do compared with those that may be late."""
 
 
 class Schedule:
-    """Plans what of a goal is not asked for yet.
+    """Says what to ask of whom; times are seconds since the pull began.
 
     Args:
         goal: the state to pull.
+        donors: all that there are.
     """
 
-    def __init__(self, goal: Goal) -> None:
+    def __init__(self, goal: Goal, donors: Sequence[Candidate]) -> None:
         self._goal = goal
+        self._donors = {donor.source.uid: donor for donor in donors}
         self.planned_s = 0.0
-        """When the last plan was made, seconds since the pull began."""
+        """When the last plan was made."""
         self.predicted_s: float | None = None
         """When it expects the last shard; None as long as no rate is known."""
 
@@ -34,14 +38,14 @@ class Schedule:
 
         Args:
             donors: at least one; those that serve the state, or may.
-            now_s: seconds since the pull began.
+            now_s: the present.
         """
         work, size = self._goal.assignment, self._goal.manifest.shard_bytes
         queued = work.queued
         if not queued:
             return
         known = [rate for donor in donors if (rate := donor.gauge.bytes_per_s) is not None]
-        assumed = max(known) if known else _ASSUMED_BYTES_PER_S
+        assumed = max(known) if known else ASSUMED_BYTES_PER_S
         links = []
         for donor in donors:
             uid, rate = donor.share.uid, donor.gauge.bytes_per_s
@@ -57,3 +61,16 @@ class Schedule:
         work.plan_anew({uid: queued[first:end] for uid, (first, end) in plan.ranges.items()})
         self.planned_s = now_s
         self.predicted_s = now_s + plan.makespan_s if known else None
+
+    def requests(self, donor: Candidate, now_s: float) -> Iterator[int]:
+        """Shards to ask this donor for now, so that it has as much under way as it should."""
+        work, uid, gauge = self._goal.assignment, donor.source.uid, donor.gauge
+        size = self._goal.manifest.shard_bytes
+
+        def due(uid: Uid, n: int) -> float:
+            return self._donors[uid].gauge.due_s(n, size, now_s)
+
+        ahead = self._goal.ahead(gauge.present_bytes_per_s, gauge.rtt_s)
+        while work.under_way(uid) < ahead and (index := work.next(uid, due)) is not None:
+            gauge.pace.asked(now_s)
+            yield index
