@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -30,6 +31,8 @@ from lightning_chaos.transport.train import TRAIN_BYTES
 PIECE_BYTES = 64 << 10
 """At most so much leaves at once, so that other traffic of the link gets its turns."""
 NOT_YET_EVERY_S = 0.25
+_STRANGER_S = 30.0
+"""Views reach learner and donor one after the other, but not so far apart, seconds."""
 _SERVED = Refuse("it goes on training and serves this state no more")
 _PACED_TRAIN_PIECE_BYTES = 8 << 10
 """A train in one piece would not show what this side's own limit makes of it."""
@@ -77,11 +80,17 @@ class Donor:
         self._pacer_for = pacer_for
         self._tls = tls
         self._patience_s = patience_s
+        self._guests: frozenset[Uid] = frozenset()
         self._offer: _Offer | None = None
         self._over: dict[Uid, Refuse] = {}
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
         self._tasks: set[asyncio.Task[object]] = set()
+
+    def admit(self, uids: Collection[Uid]) -> None:
+        """From now on these may ask, and nobody else: they have a place in the newest view."""
+        self._guests = frozenset(uids)
+        self._changed.set()
 
     def offer(self, image: StateImage, learners: Collection[Uid]) -> None:
         """Serve this image to these learners from now on."""
@@ -151,6 +160,8 @@ class Donor:
             return _refuse(channel, Refuse(f"the first message is {type(ask).__name__}, not Ask"))
         if ask.run != self._run:
             return _refuse(channel, Refuse(f"this is run {self._run!r}, not {ask.run!r}"))
+        if not await self._admitted(ask, channel):
+            return _refuse(channel, Refuse(f"{ask.learner} has no place in the view known here"))
         pacer = self._pacer_for(ask.learner)
         await self._send_train(channel, pacer)
         found = await self._image_for(ask, channel)
@@ -169,6 +180,20 @@ class Donor:
         finally:
             self._services.discard(service)
 
+    async def _admitted(self, ask: Ask, channel: ShardChannel) -> bool:
+        """Whether who asks has a place; it may hear of that before this donor does."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(self._patience_s, _STRANGER_S)):
+                while not channel.closing:
+                    if self._knows(ask.learner):
+                        return True
+                    await self._not_yet(channel)
+        return False
+
+    def _knows(self, uid: Uid) -> bool:
+        offered = self._offer is not None and uid in self._offer.learners
+        return offered or uid in self._guests or uid in self._over
+
     async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Refuse:
         """The offer asked for as soon as it is there, or why there is none."""
         try:
@@ -178,12 +203,18 @@ class Donor:
                         return self._offer
                     if ask.learner in self._over:
                         return self._over[ask.learner]
-                    channel.send(NotYet())
-                    self._changed.clear()
-                    await _wait_briefly(self._changed)
+                    await self._not_yet(channel)
         except TimeoutError:
             return Refuse(f"no state to serve within {self._patience_s:g} s")
         return Refuse("the learner has gone")
+
+    async def _not_yet(self, channel: ShardChannel) -> None:
+        """Say so, and wait until something has changed, but not for long."""
+        channel.send(NotYet())
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOT_YET_EVERY_S):
+                await self._changed.wait()
 
     async def _answer(self, message: Heard, offer: _Offer, service: _Service, pacer: Pacer) -> str:
         """Serve one request; returns what was wrong with it, if anything."""
@@ -233,14 +264,6 @@ def _refuse(channel: ShardChannel, refusal: Refuse) -> str:
     channel.send(refusal)
     channel.close()
     return refusal.reason
-
-
-async def _wait_briefly(event: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(NOT_YET_EVERY_S):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 def _pieces(views: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
