@@ -23,9 +23,9 @@ def test_a_donor_sends_its_own_range_in_order() -> None:
     assert [work.next("a", alike) for _ in range(3)] == [0, 1, 2]
 
 
-def test_an_idle_donor_takes_from_the_back_of_the_fullest() -> None:
+def test_an_idle_donor_takes_the_next_of_the_fullest() -> None:
     work = Assignment({"a": [0, 1, 2, 3], "b": [4, 5], "c": []})
-    assert [work.next("c", alike), work.next("c", alike)] == [3, 2]
+    assert [work.next("c", alike), work.next("c", alike)] == [0, 1]
 
 
 def test_who_would_be_earlier_is_asked_too_and_the_first_answer_counts() -> None:

@@ -1,7 +1,7 @@
 """Which shard is asked of which donor: the plan to begin with, the facts from then on.
 
 Three rules turn a static plan into one that survives wrong rate estimates and lost donors:
-a donor with nothing left takes from the back of the one with most left; what a lost donor had
+a donor with nothing left takes the next of the one with most left; what a lost donor had
 under way goes back to be asked again; and when all is under way, who would be earlier with what is
 expected last is asked for it too, as often as it pays (the first answer counts).
 """
@@ -47,8 +47,9 @@ class Assignment:
 
     @property
     def queued(self) -> list[int]:
-        """Shards not asked of anybody yet, lowest first."""
-        return sorted(index for queue in self._queues.values() for index in queue)
+        """Shards that are missing and not asked of anybody yet, lowest first."""
+        queued = (index for queue in self._queues.values() for index in queue)
+        return sorted(index for index in queued if index in self._missing)
 
     def plan_anew(self, planned: Mapping[Uid, Iterable[int]]) -> None:
         """Rates have become known.
@@ -76,15 +77,18 @@ class Assignment:
         return index
 
     def arrived(self, uid: Uid, index: int) -> bool:
-        """A good shard came; False if it had come from somebody else before."""
-        self._answered(uid, index)
+        """A good shard came, asked for or not; False if it had come from somebody else before."""
+        if self.asked_of(uid, index):
+            self._answered(uid, index)
         if index not in self._missing:
             return False
         self._missing.discard(index)
         return True
 
     def failed(self, uid: Uid, index: int) -> None:
-        """A wrong shard came; it is asked again, of others first."""
+        """A wrong shard came; if it was asked for it is so again, of others first."""
+        if not self.asked_of(uid, index):
+            return
         self._answered(uid, index)
         if index in self._missing and index not in self._askers:
             self._queues[uid].append(index)
@@ -96,7 +100,7 @@ class Assignment:
 
     def asked_of(self, uid: Uid, index: int) -> bool:
         """True if this donor has been asked for that shard and not answered."""
-        return index in self._lines[uid]
+        return index in self._lines.get(uid, ())
 
     def _answered(self, uid: Uid, index: int) -> None:
         del self._lines[uid][index]
@@ -109,11 +113,11 @@ class Assignment:
             self._tails[askers[-1]].append(index)
 
     def _from_queues(self, uid: Uid) -> int | None:
-        own = self._queues[uid]
-        if own:
-            return own.popleft()
-        fullest = max(self._queues.values(), key=len)
-        return fullest.pop() if fullest else None
+        while queue := self._queues[uid] or max(self._queues.values(), key=len):
+            index = queue.popleft()
+            if index in self._missing:
+                return index
+        return None
 
     def _expected_later(self, uid: Uid, due: Due) -> int | None:
         """Of what others were asked for, what is expected last and would be here earlier."""
