@@ -25,14 +25,12 @@ from lightning_chaos.replication.wire import (
     WantLocal,
 )
 from lightning_chaos.transport.pacer import Pacer
-from lightning_chaos.transport.train import TRAIN_BYTES
+from lightning_chaos.transport.train import TRAIN_BYTES, TRAIN_WRITE_BYTES
 
 PIECE_BYTES = 64 << 10
 """At most so much leaves at once, so that other traffic of the link gets its turns."""
 NOT_YET_EVERY_S = 0.25
 _SERVED = Refuse("it goes on training and serves this state no more")
-_PACED_TRAIN_PIECE_BYTES = 8 << 10
-"""A train in one piece would not show what this side's own limit makes of it."""
 _TINY_WAIT_S = 0.0005
 """Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
@@ -205,13 +203,12 @@ class Donor:
         """Before the image is there, when the link has nothing else to do; no bytes twice alike,
         so that nothing on the way can make them fewer."""
         channel.send(Train(TRAIN_BYTES))
-        size = _PACED_TRAIN_PIECE_BYTES if pacer.limited else TRAIN_BYTES
         data = memoryview(os.urandom(TRAIN_BYTES))
-        for start in range(0, TRAIN_BYTES, size):
-            wait_s = pacer.reserve(size)
+        for start in range(0, TRAIN_BYTES, TRAIN_WRITE_BYTES):
+            wait_s = pacer.reserve(TRAIN_WRITE_BYTES)
             if wait_s > _TINY_WAIT_S:
                 await asyncio.sleep(wait_s)
-            channel.send_raw(data[start : start + size])
+            channel.send_raw(data[start : start + TRAIN_WRITE_BYTES], apart=True)
         await channel.drain(self._patience_s)
 
     async def _send_shard(
