@@ -26,6 +26,8 @@ from lightning_chaos.transport.relayed import dialler_for
 from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.turns import Apart, Go, Hold
 
+pytestmark = pytest.mark.alone
+
 NAMES = ("n1", "n2", "n3")
 VECTOR = np.ones(300_000, dtype=np.float32)
 MOST_ROUNDS = 400
