@@ -61,22 +61,32 @@ class PassiveRate:
     """
 
     def __init__(self, rtt_s: float = 0.0) -> None:
+        self.know_rtt(rtt_s)
+        self._under_way = False
+        self._last_t: float | None = None
+        """Of the last bytes of the transfer under way."""
+        self._heard_t = -math.inf
+        """Of the last bytes at all."""
+        self._fed_t = -math.inf
+        """Of the last bytes of any transfer."""
+        self._counted = _Sum()
+        """What the estimate is made of; fades with time."""
+        self._seen = _Sum()
+        """The same without fading."""
+        self._start_slowly()
+
+    def know_rtt(self, rtt_s: float) -> None:
+        """The round trip is this from now on; what was seen so far still counts.
+
+        Raises:
+            ConfigError: it is negative or not finite.
+        """
         if not (math.isfinite(rtt_s) and rtt_s >= 0):
             raise ConfigError(f"a round trip of {rtt_s} s; it must be finite and not negative")
         self._window_s = max(rtt_s, _SHORTEST_WINDOW_S)
         self._calm_s = max(_CALM_S, 2 * rtt_s)
         self._memory_s = max(_MEMORY_S, LEAST_ROUND_TRIPS * rtt_s)
         self._least_busy_s = max(LEAST_BUSY_S, LEAST_ROUND_TRIPS * rtt_s)
-        self._under_way = False
-        self._last_t: float | None = None
-        """Of the last bytes of the transfer under way."""
-        self._heard_t = -math.inf
-        """Of the last bytes at all."""
-        self._counted = _Sum()
-        """What the estimate is made of; fades with time."""
-        self._seen = _Sum()
-        """The same without fading."""
-        self._start_slowly()
 
     def begin(self) -> None:
         """Bytes are asked for, or announced; calls within a transfer change nothing."""
@@ -98,6 +108,7 @@ class PassiveRate:
         if not self._under_way:
             return
         last, self._last_t = self._last_t, now
+        self._fed_t = now
         if last is None:
             # these came for how long nobody knows: they only start the clock
             if silent_s > self._calm_s:
@@ -114,7 +125,7 @@ class PassiveRate:
         if not rate:
             return None
         enough = self._seen.bytes >= LEAST_BYTES and self._seen.seconds >= self._least_busy_s
-        return RateEstimate(rate, lower_bound=not enough, at=self._heard_t)
+        return RateEstimate(rate, lower_bound=not enough, at=self._fed_t)
 
     def _start_slowly(self) -> None:
         self._window = _Sum()
