@@ -79,7 +79,7 @@ class Figures:
         for uid, reading in rates.items():
             rate = reading.bytes_per_s
             if not (math.isfinite(rate) and rate > 0 and 0 <= reading.age_s < math.inf):
-                problem = f"{rate} bytes/s from {uid}, {reading.age_s} s old, is not a rate; it is left out"
+                problem = f"{rate} bytes/s from {uid} is not a rate, or its age not; it is left out"
             elif view.find(uid) is None or uid == self._me:
                 problem = f"a rate from {uid}, which is no other member; it is left out"
             else:

@@ -27,6 +27,9 @@ _FLAT_WINDOWS = 2
 _CALM_S = 0.2
 """After a silence longer than that, and than two round trips, TCP may start slowly again."""
 _MEMORY_S = 1.0
+_PAUSES = 10
+"""So much less than time under way counts time between: a link that carries little is still
+followed within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class PassiveRate:
         """Of the last bytes of any transfer."""
         self._counted = _Sum()
         """What the estimate is made of; fades with time."""
+        self._counted_t = -math.inf
+        """When that was added to last."""
         self._seen = _Sum()
         """The same without fading."""
         self._start_slowly()
@@ -116,7 +121,7 @@ class PassiveRate:
             return
         self._window.add(size, now - last)
         if self._window.seconds >= self._window_s:
-            self._close_window()
+            self._close_window(now)
 
     @property
     def estimate(self) -> RateEstimate | None:
@@ -136,10 +141,10 @@ class PassiveRate:
         self._flat = 0
         """Windows in a row that have not grown; after a few, slow start is over."""
 
-    def _close_window(self) -> None:
+    def _close_window(self, now: float) -> None:
         window, self._window = self._window, _Sum()
         if self._flat == _FLAT_WINDOWS:
-            self._count(window)
+            self._count(now, window)
             return
         if window.rate > _GROWTH * self._best:
             self._start, self._flat = window, 0
@@ -148,10 +153,12 @@ class PassiveRate:
             self._flat += 1
         self._best = max(self._best, window.rate)
         if self._flat == _FLAT_WINDOWS:
-            self._count(self._start)
+            self._count(now, self._start)
 
-    def _count(self, some: _Sum) -> None:
-        self._counted.fade(math.exp(-some.seconds / self._memory_s))
+    def _count(self, now: float, some: _Sum) -> None:
+        passed_s, self._counted_t = now - self._counted_t, now
+        aged_s = max(some.seconds, passed_s / _PAUSES)
+        self._counted.fade(math.exp(-aged_s / self._memory_s))
         self._counted.add(some.bytes, some.seconds)
         self._seen.add(some.bytes, some.seconds)
 
