@@ -71,8 +71,8 @@ class Service:
                 standing.slow = uids
             case local.Frozen():
                 self._agreement.on_frozen(said)
-            case local.Pulling():
-                requests.pulling()
+            case local.Pulling(bytes=bytes_, total=total):
+                requests.pulling(bytes_, total)
             case local.Pulled(epoch=epoch, round=round_):
                 requests.ready(epoch, round_)
             case local.Broken(uid=uid, reason=reason, mended=mended):

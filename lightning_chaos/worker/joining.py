@@ -66,13 +66,15 @@ async def pull_state(
         show(progress)
 
     try:
-        return await pull_from(station, wiring, view.members, held, rates, tell)
+        pulled = await pull_from(station, wiring, view.members, held, rates, tell)
     except StateDeclined as error:
         raise JoinError(str(error)) from None
     except StateError as error:
         # All donors let go of it: the run has gone on, so another incarnation may try.
         station.fall_out(str(error))
         raise JoinError(str(error)) from None
+    station.tell_peer(local.Pulling(1, 1))  # whole, even if there was nothing to pull
+    return pulled
 
 
 async def pull_from(
