@@ -73,6 +73,10 @@ class Stage:
         self.paced: list[Uid] = []
         """To whom a speed limit was asked for."""
 
+    def push(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Call that at the end."""
+        self._stack.push_async_callback(close)
+
     def node(self, name: str, serve: Serve) -> Node:
         node = Node(name, serve)
         self._stack.push_async_callback(node.aclose)

@@ -11,6 +11,7 @@ import msgspec
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.messages import Fingerprint, Seconds
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import (
     Ballot,
     Count,
@@ -117,6 +118,12 @@ class Timeout(Local, frozen=True, array_like=True, tag=True):
     seconds: Seconds
 
 
+class RoundTrips(Local, frozen=True, array_like=True, tag=True):
+    """Round trips to the members, as far as they are known; said when one has changed."""
+
+    seconds: dict[Uid, Seconds]
+
+
 class NoLink(Local, frozen=True, array_like=True, tag=True):
     """To whom the peer has no link from now on, and why; said when that changes."""
 
@@ -197,12 +204,14 @@ class Allowance(Local, frozen=True, array_like=True, tag=True):
 class Measured(Local, frozen=True, array_like=True, tag=True):
     """What this worker's data links carry, as far as that is known."""
 
-    rates: dict[Uid, float]
-    """Of what comes from each, bytes/s."""
+    rates: dict[Uid, Reading]
+    """Of what comes from each."""
     total_bytes: Count
     """Of the longest vector that is reduced."""
     host: Host | None = None
     """How its machine is doing."""
+    losses: dict[Uid, float] = {}
+    """Of what goes to each, the share that was lost, 0..1."""
 
 
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):
@@ -249,6 +258,7 @@ AnyLocal = (
     | Stop
     | Waiting
     | Timeout
+    | RoundTrips
     | NoLink
     | AskSeat
     | Begun

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.readings import Trust
 from lightning_chaos.protocol.trips import NO_ECHO
 from lightning_chaos.protocol.values import (
     Ballot,
@@ -40,7 +41,11 @@ Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Micros = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 """Microseconds, modulo 2³²."""
 Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
-"""A measured figure on a scale of ratios (:mod:`.figures`), 0 if it is not known."""
+"""A measured figure on a scale of ratios (:mod:`.scales`), 0 if it is not known."""
+
+MOST_MBIT = 10**9
+"""That a network card may say."""
+Mbit = Annotated[int, msgspec.Meta(ge=0, le=MOST_MBIT)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -218,6 +223,14 @@ class LinkFigures(Message, frozen=True, array_like=True, tag=True):
     """Of what comes from each."""
     trips: tuple[Step, ...]
     """Round trip to each."""
+    trusts: tuple[Trust, ...]
+    """How each rate was learned."""
+    ages: tuple[Step, ...]
+    """Of each rate."""
+    losses: tuple[Step, ...]
+    """Share lost of what goes to each."""
+    card_mbit: Mbit = 0
+    """Nominal speed of its network card, 0 if it is not known."""
 
 
 class Gauges(Message, frozen=True, array_like=True, tag=True):

@@ -7,13 +7,15 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.image import StateImage
+from lightning_chaos.replication.sending import send_shard, wait_turn
 from lightning_chaos.replication.shard_channel import Heard, ShardChannel
+from lightning_chaos.replication.shelf import NOT_YET_EVERY_S, Shelf
 from lightning_chaos.replication.wire import (
     Ask,
     LocalReply,
@@ -26,18 +28,11 @@ from lightning_chaos.replication.wire import (
     WantLocal,
 )
 from lightning_chaos.transport.pacer import Pacer
-from lightning_chaos.transport.train import TRAIN_BYTES
+from lightning_chaos.transport.train import TRAIN_BYTES, TRAIN_WRITE_BYTES
 
-PIECE_BYTES = 64 << 10
-"""At most so much leaves at once, so that other traffic of the link gets its turns."""
-NOT_YET_EVERY_S = 0.25
 _STRANGER_S = 30.0
 """Views reach learner and donor one after the other, but not so far apart, seconds."""
 _SERVED = Refuse("it goes on training and serves this state no more")
-_PACED_TRAIN_PIECE_BYTES = 8 << 10
-"""A train in one piece would not show what this side's own limit makes of it."""
-_TINY_WAIT_S = 0.0005
-"""Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +77,7 @@ class Donor:
         self._patience_s = patience_s
         self._guests: frozenset[Uid] = frozenset()
         self._offer: _Offer | None = None
+        self._shelf: Shelf | None = None
         self._over: dict[Uid, Refuse] = {}
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
@@ -107,6 +103,11 @@ class Donor:
     def withdraw(self) -> None:
         """Serve no more: training goes on, and the image is no longer true."""
         self._end_offer()
+        self._changed.set()
+
+    def pass_on(self, shelf: Shelf | None) -> None:
+        """Send what is on this shelf, if any, to those it is for: this node pulls as they do."""
+        self._shelf = shelf
         self._changed.set()
 
     async def serve(self, sock: socket.socket) -> str:
@@ -167,6 +168,9 @@ class Donor:
         found = await self._image_for(ask, channel)
         if isinstance(found, Refuse):
             return _refuse(channel, found)
+        if isinstance(found, Shelf):
+            await found.serve(channel, pacer, lambda: self._knows(ask.learner), self._patience_s)
+            return ""
         service = _Service(channel)
         self._services.add(service)
         try:
@@ -194,8 +198,8 @@ class Donor:
         offered = self._offer is not None and uid in self._offer.learners
         return offered or uid in self._guests or uid in self._over
 
-    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Refuse:
-        """The offer asked for as soon as it is there, or why there is none."""
+    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Shelf | Refuse:
+        """The offer or shelf asked for as soon as it is there, or why there is none."""
         try:
             async with asyncio.timeout(self._patience_s):
                 while not channel.closing:
@@ -203,6 +207,8 @@ class Donor:
                         return self._offer
                     if ask.learner in self._over:
                         return self._over[ask.learner]
+                    if self._shelf is not None and ask.learner in self._shelf.fellows:
+                        return self._shelf
                     await self._not_yet(channel)
         except TimeoutError:
             return Refuse(f"no state to serve within {self._patience_s:g} s")
@@ -223,8 +229,16 @@ class Donor:
                 service.channel.send(LocalReply(offer.image.local))
                 await service.channel.drain(self._patience_s)
             case Want(index) if 0 <= index < offer.image.manifest.shards:
+                offset, length = offer.image.manifest.span(index)
                 service.within_shard = True
-                await self._send_shard(index, offer, service.channel, pacer)
+                await send_shard(
+                    Shard(index, length),
+                    offer.image.read(offset, length),
+                    service.channel,
+                    pacer,
+                    valid=lambda: self._offer is offer,
+                    patience_s=self._patience_s,
+                )
                 service.within_shard = False
             case Want(index):
                 return f"there is no shard {index}"
@@ -236,47 +250,14 @@ class Donor:
         """Before the image is there, when the link has nothing else to do; no bytes twice alike,
         so that nothing on the way can make them fewer."""
         channel.send(Train(TRAIN_BYTES))
-        size = _PACED_TRAIN_PIECE_BYTES if pacer.limited else TRAIN_BYTES
         data = memoryview(os.urandom(TRAIN_BYTES))
-        for start in range(0, TRAIN_BYTES, size):
-            wait_s = pacer.reserve(size)
-            if wait_s > _TINY_WAIT_S:
-                await asyncio.sleep(wait_s)
-            channel.send_raw(data[start : start + size])
+        for start in range(0, TRAIN_BYTES, TRAIN_WRITE_BYTES):
+            await wait_turn(pacer, TRAIN_WRITE_BYTES)
+            channel.send_raw(data[start : start + TRAIN_WRITE_BYTES], apart=True)
         await channel.drain(self._patience_s)
-
-    async def _send_shard(
-        self, index: int, offer: _Offer, channel: ShardChannel, pacer: Pacer
-    ) -> None:
-        offset, length = offer.image.manifest.span(index)
-        channel.send(Shard(index, length))
-        for piece in _pieces(offer.image.read(offset, length)):
-            wait_s = pacer.reserve(len(piece))
-            if wait_s > _TINY_WAIT_S:
-                await asyncio.sleep(wait_s)
-            if self._offer is not offer or channel.closing:
-                return  # withdrawn (the memory may change from here on), or nobody listens
-            channel.send_raw(piece)
-            await channel.drain(self._patience_s)
 
 
 def _refuse(channel: ShardChannel, refusal: Refuse) -> str:
     channel.send(refusal)
     channel.close()
     return refusal.reason
-
-
-def _pieces(views: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in pieces of at most 64 KiB: large views cut, runs of small ones joined."""
-    small: list[memoryview] = []
-    size = 0
-    for view in views:
-        for start in range(0, len(view), PIECE_BYTES):
-            piece = view[start : start + PIECE_BYTES]
-            if size + len(piece) > PIECE_BYTES:
-                yield small[0] if len(small) == 1 else b"".join(small)
-                small, size = [], 0
-            small.append(piece)
-            size += len(piece)
-    if small:
-        yield small[0] if len(small) == 1 else b"".join(small)
