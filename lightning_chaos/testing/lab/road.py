@@ -82,13 +82,13 @@ class Road:
         """Wait for the turn of a piece and send it; returns the time at which it arrives."""
         async with self._turn:
             shape, begin = self.shape, self._clock()
-            start = max(self._free_at, begin - _CATCH_UP_S)
-            self._free_at = start + self._seconds_for(size)
-            while shape is self.shape and (wait := start - self._clock()) > 0:
+            left = max(self._free_at, begin - _CATCH_UP_S) + self._seconds_for(size)
+            self._free_at = left
+            while shape is self.shape and (wait := left - self._clock()) > 0:
                 await asyncio.sleep(min(wait, _SLICE_S))
             if shape is not self.shape:
-                start = self._clock()
-            return max(start + self._seconds_for(size), begin) + self._trip_s()
+                left = self._clock() + self._seconds_for(size)
+            return max(left, begin) + self._trip_s()
 
     async def arrive(self, due: float) -> None:
         """Wait until a piece that was sent is there; if the road was cut, until it is sent anew."""
