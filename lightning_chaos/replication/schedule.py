@@ -14,6 +14,8 @@ from lightning_chaos.replication.goal import Goal
 
 LOOK_AGAIN_S = 0.05
 """So often at least is a donor with nothing to do compared with those that may be late."""
+_OFF = 1.25
+"""A plan is outdated when a rate is off by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,9 @@ class Schedule:
         for donor in donors:
             uid, rate = donor.share.uid, donor.gauge.bytes_per_s
             rate = assumed if rate is None else rate
-            busy_s = work.under_way(uid) * size / rate
-            links.append(DonorLink(uid, rate, release_s=busy_s or donor.gauge.rtt_s))
+            asked = work.under_way(uid)
+            busy_s = donor.gauge.due_s(asked, size, now_s) - now_s if asked else donor.gauge.rtt_s
+            links.append(DonorLink(uid, rate, release_s=busy_s))
         plan = plan_pull(len(queued) * size, size, links)
         alone = self._portion.of == 1
         for donor, link in zip(donors, links, strict=True):
@@ -97,6 +100,21 @@ class Schedule:
         work.plan_anew(_dealt(order, plan.counts))
         self.planned_s = now_s
         self.predicted_s = now_s + plan.makespan_s if known and alone else None
+
+    def outdated(self, donor: Candidate, now_s: float) -> bool:
+        """An answer of this donor shows, for the first time or otherwise, what it can send.
+
+        Args:
+            donor: that has just answered.
+            now_s: the present.
+        """
+        if donor.gauge.certain and not donor.certain:
+            donor.certain = True
+            return True
+        rate, counted = donor.gauge.bytes_per_s, donor.share.planned_bytes_per_s
+        if rate is None or now_s - self.planned_s < max(LOOK_AGAIN_S, donor.gauge.rtt_s):
+            return False
+        return counted is None or not 1 / _OFF < rate / counted < _OFF
 
     def requests(self, donor: Candidate, now_s: float) -> Iterator[int]:
         """Shards to ask this donor for now, so that it has as much under way as it should."""
