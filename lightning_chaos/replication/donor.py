@@ -28,13 +28,11 @@ from lightning_chaos.replication.wire import (
     WantLocal,
 )
 from lightning_chaos.transport.pacer import Pacer
-from lightning_chaos.transport.train import TRAIN_BYTES
+from lightning_chaos.transport.train import TRAIN_BYTES, TRAIN_WRITE_BYTES
 
 _STRANGER_S = 30.0
 """Views reach learner and donor one after the other, but not so far apart, seconds."""
 _SERVED = Refuse("it goes on training and serves this state no more")
-_PACED_TRAIN_PIECE_BYTES = 8 << 10
-"""A train in one piece would not show what this side's own limit makes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,11 +250,10 @@ class Donor:
         """Before the image is there, when the link has nothing else to do; no bytes twice alike,
         so that nothing on the way can make them fewer."""
         channel.send(Train(TRAIN_BYTES))
-        size = _PACED_TRAIN_PIECE_BYTES if pacer.limited else TRAIN_BYTES
         data = memoryview(os.urandom(TRAIN_BYTES))
-        for start in range(0, TRAIN_BYTES, size):
-            await wait_turn(pacer, size)
-            channel.send_raw(data[start : start + size])
+        for start in range(0, TRAIN_BYTES, TRAIN_WRITE_BYTES):
+            await wait_turn(pacer, TRAIN_WRITE_BYTES)
+            channel.send_raw(data[start : start + TRAIN_WRITE_BYTES], apart=True)
         await channel.drain(self._patience_s)
 
 

@@ -197,6 +197,8 @@ class Station:
                 self.chronicle.waiting(reason)
             case local.Timeout(seconds=seconds) if self._outfit is not None:
                 self.mesh.timeout_s = self.operations.timeout_s = seconds
+            case local.RoundTrips(seconds=trips) if self._outfit is not None:
+                self.mesh.trips = trips
             case local.NoLink(reasons=reasons):
                 self.chronicle.links(reasons)
             case _:
