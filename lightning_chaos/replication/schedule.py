@@ -30,8 +30,8 @@ class Portion:
     """Of this newcomer among all of them."""
     of: int = 1
 
-    def order(self, indices: Sequence[int], shards: int) -> list[int]:
-        """These shards in the order to ask for them.
+    def parts(self, indices: Sequence[int], shards: int) -> list[list[int]]:
+        """These shards in the order to ask for them, one newcomer's part after another.
 
         Args:
             indices: lowest first.
@@ -41,7 +41,7 @@ class Portion:
         for index in indices:
             parts[index * self.of // shards].append(index)
         others = (parts[(self.rank + k) % self.of] for k in range(1, self.of))
-        return [*parts[self.rank], *itertools.chain(*(reversed(part) for part in others))]
+        return [parts[self.rank], *(part[::-1] for part in others)]
 
 
 ALONE = Portion()
@@ -96,8 +96,8 @@ class Schedule:
             to_come = plan.counts[share.uid] + work.under_way(share.uid)
             share.planned_bytes = share.bytes + to_come * size if alone else None
             share.planned_bytes_per_s = link.rate_bytes_per_s if known else None
-        order = self._portion.order(queued, self._goal.manifest.shards)
-        work.plan_anew(_dealt(order, plan.counts))
+        parts = self._portion.parts(queued, self._goal.manifest.shards)
+        work.plan_anew(_cut(parts, plan.counts))
         self.planned_s = now_s
         self.predicted_s = now_s + plan.makespan_s if known and alone else None
 
@@ -130,10 +130,13 @@ class Schedule:
             yield index
 
 
-def _dealt(order: Sequence[int], counts: Mapping[Uid, int]) -> dict[Uid, list[int]]:
-    """So many to each, evenly: all come to the end of the order at the same time."""
-    turns = sorted(((k + 0.5) / n, uid) for uid, n in counts.items() for k in range(n))
-    hands: dict[Uid, list[int]] = {uid: [] for uid in counts}
-    for index, (_, uid) in zip(order, turns, strict=True):
-        hands[uid].append(index)
-    return hands
+def _cut(parts: Sequence[Sequence[int]], counts: Mapping[Uid, int]) -> dict[Uid, list[int]]:
+    """So many to each, a range of every part; they are as many as there are."""
+    total = sum(counts.values())
+    ends = [*itertools.accumulate(counts.values(), initial=0)]
+    ranges: dict[Uid, list[int]] = {uid: [] for uid in counts}
+    for part in parts:
+        bounds = [round(len(part) * end / total) for end in ends]
+        for uid, (first, end) in zip(counts, itertools.pairwise(bounds), strict=True):
+            ranges[uid] += part[first:end]
+    return ranges
