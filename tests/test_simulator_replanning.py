@@ -13,6 +13,7 @@ from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.planning.values import ReducePlan
 from lightning_chaos.protocol import local, replanning
 from lightning_chaos.protocol.messages import Message, Prepare
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import View
 from lightning_chaos.testing.simulator import Case, Fault, draw
 from lightning_chaos.testing.simulator.faults import set_up
@@ -39,7 +40,7 @@ def measure(world: World, rates: Rates, every_s: float = 1.0) -> None:
         view = node.worker.view
         if view is not None and node.worker.active:
             others = (m for m in view.members if m.uid != node.uid)
-            told = {m.uid: rates(world, m.node, node.name) for m in others}
+            told = {m.uid: Reading(rates(world, m.node, node.name)) for m in others}
             node.worker.say(local.Measured(told, VECTOR))
     world.clock.after(every_s, lambda: measure(world, rates, every_s))
 

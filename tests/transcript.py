@@ -33,10 +33,11 @@ from lightning_chaos.protocol.events import (
 )
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode, encode
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Member, OpId, Past, Report
 from lightning_chaos.testing.simulator.show import kin, show, without
 
-QUIET = (Status, local.Permit, local.Waiting, local.NoLink)
+QUIET = (Status, local.Permit, local.Waiting, local.NoLink, local.RoundTrips)
 
 
 class Town:
@@ -241,7 +242,7 @@ class Town:
 
     def do_measures(self, name: str, **mbit: str) -> None:
         """What comes to its worker from each, which reduces a vector of 10 MB."""
-        rates = {self.uids[other]: float(rate) / 8e-6 for other, rate in mbit.items()}
+        rates = {self.uids[other]: Reading(float(rate) / 8e-6) for other, rate in mbit.items()}
         self.worker(name, local.Measured(rates, 10_000_000))
 
     def do_wait(self, seconds: str) -> None:

@@ -12,6 +12,7 @@ from lightning_chaos.collective.actions import Landing, Send, Verdict
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.links import DataLinks, dials
 from lightning_chaos.protocol import local
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Member, Uid, View
 from lightning_chaos.transport.dial import Dialler
 from lightning_chaos.transport.pacer import Pacer
@@ -87,6 +88,8 @@ class Mesh:
         self._me = me
         self.timeout_s = timeout_s
         """How long mending may take, seconds; better known later."""
+        self.trips: dict[Uid, float] = {}
+        """Round trips of links, seconds, as the peer has measured them."""
         self._owner = owner
         self._view: View | None = None
         self._linked: set[Uid] = set()
@@ -110,10 +113,18 @@ class Mesh:
         """To whom there is a link now."""
         return frozenset(self._linked)
 
-    @property
-    def rates(self) -> dict[Uid, float]:
-        """See :attr:`DataLinks.rates`."""
-        return self._links.rates
+    def readings(self) -> dict[Uid, Reading]:
+        """See :meth:`Gauging.readings`."""
+        return self._links.gauging.readings(self.trips)
+
+    def losses(self) -> dict[Uid, float]:
+        """See :meth:`Gauging.losses`."""
+        return self._links.gauging.losses()
+
+    def ask_train(self, *, busy: bool) -> None:
+        """See :meth:`Gauging.ask`; learners are spared."""
+        if self._view is not None and self._view.find(self._me.uid) is not None:
+            self._links.gauging.ask(self._view.uids, busy=busy)
 
     def send(self, action: Send) -> None:
         """Queue a frame."""
