@@ -198,6 +198,9 @@ class Town:
         said = local.Broken(self.nodes[other].me.uid, "data link reset", mended == "yes")
         self.worker(name, said)
 
+    def do_restored(self, name: str, other: str) -> None:
+        self.worker(name, local.Restored(self.nodes[other].me.uid))
+
     def do_worker_gone(self, name: str) -> None:
         self.give(name, WorkerGone("the worker ended"))
 

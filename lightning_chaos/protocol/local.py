@@ -186,6 +186,12 @@ class Broken(Local, frozen=True, array_like=True, tag=True):
     mended: bool
 
 
+class Restored(Local, frozen=True, array_like=True, tag=True):
+    """There is a data link again, and nothing was lost on it that counts."""
+
+    uid: Uid
+
+
 class Late(Local, frozen=True, array_like=True, tag=True):
     """This worker has given all to an operation and waits; said again and again."""
 
@@ -267,6 +273,7 @@ AnyLocal = (
     | Pulling
     | Pulled
     | Broken
+    | Restored
     | Late
     | Allowance
     | Measured

@@ -77,9 +77,12 @@ class Service:
                 requests.ready(epoch, round_)
             case local.Broken(uid=uid, reason=reason, mended=mended):
                 if mended:
+                    standing.evidence.restored(uid)
                     requests.flush(reason)
                 else:
-                    standing.evidence.complain(uid, reason)
+                    standing.evidence.no_data(uid, reason)
+            case local.Restored(uid=uid):
+                standing.evidence.restored(uid)
             case local.Late():
                 self._on_late(said)
             case local.Allowance(seconds=seconds):
@@ -102,9 +105,9 @@ class Service:
     def _on_begun(self, round_: int) -> None:
         standing = self._standing
         standing.permits.begin(standing.now, round_)
-        standing.evidence.settle()
-        self._requests.begun(round_)
         view = standing.view
+        standing.evidence.settle(view.missing if view is not None else ())
+        self._requests.begun(round_)
         if view is not None and len(standing.linked) + 1 > len(view.members):
             # Newcomers may wait for this round.
             for uid in standing.linked:
