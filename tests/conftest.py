@@ -15,6 +15,9 @@ __all__ = ["cluster"]
 
 pytest_plugins = ["lightning_chaos.testing.fixtures"]
 
+REAL = {"fork_server", "relays", "namespaces"}
+"""Fixtures of training nodes and of the networks between them."""
+
 # Machines are shared and slow at times: the bound is pytest's timeout, not a deadline per example.
 settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
@@ -25,12 +28,15 @@ def pytest_configure() -> None:
     leaks.mark_this_process()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root where there is none."""
-    if os.geteuid() == 0:
-        return
+    """Mark what can bear nothing beside it; skip what needs root where there is none."""
+    is_root = os.geteuid() == 0
     for item in items:
-        if item.get_closest_marker("root"):
+        markers = {marker.name for marker in item.iter_markers()}
+        if markers & {"cold", "root"} or not REAL.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.alone)
+        if "root" in markers and not is_root:
             item.add_marker(pytest.mark.skip(reason="needs root (network namespaces)"))
 
 

@@ -12,6 +12,8 @@ import pytest
 from lightning_chaos.testing.cluster import LocalCluster
 from lightning_chaos.testing.launch import ForkServer
 
+pytestmark = pytest.mark.alone
+
 GRACE_S = 0.3
 
 # A worker as far as a cluster can tell: it logs its start and has a stubborn peer process.

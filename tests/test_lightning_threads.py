@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from cluster_fixtures import BOUND_S, SCRIPTS, Cluster
 
 from lightning_chaos.testing.launch import ForkServer
+
+pytestmark = pytest.mark.alone
+
+pytestmark = pytest.mark.alone
 
 
 def test_nodes_on_one_machine_use_one_thread_each_unless_their_users_have_chosen(

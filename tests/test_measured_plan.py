@@ -30,6 +30,8 @@ from lightning_chaos.worker import gauges
 from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.turns import Apart, Go, Hold
 
+pytestmark = pytest.mark.alone
+
 NAMES = ("n1", "n2", "n3")
 VECTOR = np.ones(300_000, dtype=np.float32)
 FAST, SLOW = Shape(rate_mbit=200, delay_ms=1), Shape(rate_mbit=5, delay_ms=1)

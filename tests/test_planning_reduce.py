@@ -217,13 +217,13 @@ def test_plans_are_near_what_no_trees_can_beat() -> None:
     assert worst <= 1.15, graph
 
 
-def test_plans_for_few_members_are_near_the_best_of_all_mixes_of_all_trees() -> None:
+def test_plans_for_few_members_are_the_best_of_all_mixes_of_all_trees_or_direct_and_near() -> None:
     rng = random.Random(20261)
     for _ in range(100):
         graph = random_graph(rng, rng.randint(2, 4))
         best = brute_force(graph)
         assert best == pytest.approx(flow_optimum(graph))
-        assert best / mbit(plan_reduce(graph)) <= 1.05, graph
+        assert best / mbit(plan_reduce(graph)) <= 1.021, graph
 
 
 def test_shares_of_given_trees_are_the_best_there_are() -> None:

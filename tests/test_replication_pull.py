@@ -313,6 +313,34 @@ async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
 
 
 @in_a_loop
+async def test_a_stranger_gets_no_bytes_and_leaves_nothing_behind() -> None:
+    async with stage() as s:
+        node = s.donor("a", image_of(state()), patience_s=0.1)
+        channel = await client(node)
+        channel.send(Ask(RUN, "stranger/1"))
+        said = []
+        while (message := await channel.receive(5.0)) is not None:
+            said.append(message)
+        assert {type(m) for m in said} == {NotYet, Refuse}
+        assert "stranger/1 has no place" in str(said[-1])
+        assert s.paced == []
+
+
+@in_a_loop
+async def test_who_asks_before_the_donor_knows_its_place_is_served_when_it_does() -> None:
+    async with stage() as s:
+        node = s.donor("a")
+        channel = await client(node)
+        channel.send(Ask(RUN, "early/1"))
+        assert isinstance(await channel.receive(5.0), NotYet)
+        s.donors["a"].admit(["early/1"])
+        while isinstance(message := await channel.receive(5.0), NotYet):
+            pass
+        assert isinstance(message, TrainSeen)
+        assert s.paced == ["early/1"]
+
+
+@in_a_loop
 async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_learner_waits() -> None:
     async with stage() as s:
         donor, node = s.donors, s.donor("a", image_of(state()))
@@ -327,6 +355,7 @@ async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_learner_w
         refused = await heard(late)
         assert isinstance(refused, Refuse)
         assert "serves this state no more" in refused.reason
+        donor["a"].admit(["next/1"])
         early = await client(node)
         early.send(Ask(RUN, "next/1"))
         assert isinstance(await early.receive(5.0), TrainSeen)

@@ -67,7 +67,7 @@ SHOWN: dict[Mutant, list[Case]] = {
     mutants.a_worker_runs_without_a_permit: cases(draw, 3),
     mutants.half_is_enough: cases(draw, 5),
     mutants.permits_do_not_wait: cases(draw_short, 11),
-    mutants.what_may_be_committed_is_forgotten: cases(draw, 87),
+    mutants.what_may_be_committed_is_forgotten: cases(draw, 430),
     mutants.older_agreements_are_not_told: cases(draw, 370),
     mutants.a_frame_of_an_older_epoch_is_taken: cases(draw_short, 70),
     mutants.data_is_shared_out_too_early: cases(draw_short, 365),

@@ -19,6 +19,7 @@ BOUND_S = 900.0
 """A slow machine with much else to do; a quiet one of two cores needs two minutes for the most."""
 
 
+@pytest.mark.alone  # it takes all cores
 @pytest.mark.timeout(BOUND_S)
 @pytest.mark.parametrize(("kind", "runs"), [("short", 22_000), ("life", 500), ("large", 20)])
 def test_random_faults_break_no_promise(kind: str, runs: int) -> None:

@@ -32,6 +32,8 @@ from lightning_chaos.storm.settings import Settings, prepare
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.launch import ForkServer
 
+pytestmark = pytest.mark.alone
+
 FAULTS = """
 - {at: {seconds: 1}, do: stop, node: n3}
 - {at: {seconds: 3}, do: cont, node: n3}

@@ -193,11 +193,14 @@ class Links:
     async def _listen(self, connection: _Connection) -> None:
         uid = connection.member.uid
         reason = "it closed the connection"
+
+        def take(data: bytes) -> None:
+            message: AnyMessage = decode(data)
+            if connection in self._open.get(uid, ()):
+                self._emit(Heard(uid, message))
+
         try:
-            while (data := await connection.channel.receive()) is not None:
-                message: AnyMessage = decode(data)
-                if connection in self._open.get(uid, ()):
-                    self._emit(Heard(uid, message))
+            await connection.channel.listen(take)
         except WireError as error:
             reason = str(error)
             _logger.warning("closed the connection to %s: %s", uid, reason)

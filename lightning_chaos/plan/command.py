@@ -90,7 +90,7 @@ def _proved(scene: Scene) -> str:
     ]
     best = prove(scene.total_bytes, scene.sizes, donors)
     return (
-        f"proved: at these rates no schedule of whole shards ends before {best.makespan_s:.6f} s "
-        f"(shards of {best.shard_bytes / 1024:g} KiB); "
+        f"proved by {best.solver.upper()}: at these rates no schedule of whole shards ends before "
+        f"{best.makespan_s:.6f} s (shards of {best.shard_bytes / 1024:g} KiB); "
         f"the greedy's ends at {POLICIES['chaos'](scene).transfer_s:.6f} s"
     )

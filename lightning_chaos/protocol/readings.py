@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -29,9 +30,9 @@ _LEAST = 0.2
 class Reading(msgspec.Struct, frozen=True, array_like=True):
     """A rate, with where it comes from."""
 
-    bytes_per_s: float
+    bytes_per_s: Annotated[float, msgspec.Meta(ge=0)]
     trust: Trust = Trust.MEASURED
-    age_s: float = 0.0
+    age_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """Since it was measured, seconds."""
 
 

@@ -11,6 +11,7 @@ from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, T
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import Islands
 from lightning_chaos.protocol.messages import (
+    MOST_HOPS,
     AnyMessage,
     Carry,
     Commit,
@@ -21,7 +22,7 @@ from lightning_chaos.protocol.messages import (
 )
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.quorum import may_commit
-from lightning_chaos.protocol.routes import MOST_HOPS, Routes
+from lightning_chaos.protocol.routes import Routes
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.trips import NO_ECHO, Echo, Trips
 from lightning_chaos.protocol.values import Member, Uid, View
@@ -185,6 +186,8 @@ class Standing:
     def forget_strangers(self) -> None:
         """Who is neither linked nor in the view is no neighbour any more."""
         known = {*self.linked, *(self.view.everybody if self.view is not None else ())}
+        carried = self.routes.backs.keys()
+        self.statuses = {u: s for u, s in self.statuses.items() if u in known or u in carried}
         self.trips.keep_only(known)
         self.timeouts.keep_only(known)
 

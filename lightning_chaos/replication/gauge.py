@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 
 from lightning_chaos.errors import ConfigError
+from lightning_chaos.replication.pace import Pace
 from lightning_chaos.transport.rate import PassiveRate, RateEstimate
 from lightning_chaos.transport.train import Arrival, rate_of_train
+
+ASSUMED_BYTES_PER_S = 12.5e6
+"""Where nothing is known of any link; that they are alike is all that counts then."""
 
 
 class Gauge:
@@ -36,6 +40,8 @@ class Gauge:
         """Round trip, seconds; 0 before there is a connection."""
         self.live = PassiveRate()
         """Fed by the connection."""
+        self.pace = Pace()
+        """Fed with requests and answers: rough, but there with the first answer."""
 
     def connected(self, rtt_s: float) -> None:
         """There is a connection.
@@ -45,6 +51,7 @@ class Gauge:
         """
         self.rtt_s = rtt_s
         self.live = PassiveRate(rtt_s)
+        self.pace = Pace(rtt_s)
 
     def heard_train(self, arrivals: Sequence[Arrival]) -> None:
         """The donor's train came."""
@@ -66,3 +73,12 @@ class Gauge:
         if live is None:
             return first
         return max(live.bytes_per_s, first or 0.0)
+
+    @property
+    def present_bytes_per_s(self) -> float | None:
+        """What the donor answers with at present, or the best that is known before it has."""
+        return self.pace.bytes_per_s or self.bytes_per_s
+
+    def due_s(self, n: int, size: int, now_s: float) -> float:
+        """When its n-th answer from now is expected: see :meth:`Pace.due_s`."""
+        return self.pace.due_s(n, size, now_s, self.bytes_per_s or ASSUMED_BYTES_PER_S)

@@ -210,6 +210,7 @@ class Station:
         self._outfit = fit_out(standing, self.config, self._wiring, self.chronicle, self)
         self.spawn(self._keep_allowance_told(self._outfit.allowance))
         self.spawn(tell_gauges(self.mesh, self.operations, self.tell_peer, self.chronicle))
+        self.donor.admit(standing.view.everybody)
         if not standing.newcomer:
             self.chronicle.in_force(standing.view, "founded", -1)
             self.exchange.install(standing.view, None)
@@ -253,6 +254,7 @@ class Station:
         self.chronicle.committed(view, decision, reason)
         self.exchange.install(view, decision)
         self.course.install(view, decision, reason)
+        self.donor.admit(view.everybody)
         self.check_pulled()
         if decision is not None:
             self.chronicle.in_force(view, reason, self.course.begun)
