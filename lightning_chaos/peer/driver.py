@@ -50,6 +50,8 @@ TICKS = 20
 LONGEST_BEAT_S = 1.0
 """However long the timeout is, the worker hears at least so often that its peer lives, seconds."""
 _FLUSH_S = 1.0
+_PARTINGS = local.Refused | local.Removed | local.GaveUp | local.RunOver
+"""After these words this node can show nobody the way to the run."""
 _LEVELS = {
     Level.DEBUG: logging.DEBUG,
     Level.INFO: logging.INFO,
@@ -99,6 +101,7 @@ class Driver:
             worker_timeout_s=config.patience_s,
             linger_s=config.linger_s,
             start_timeout_s=config.start_timeout_s,
+            quorum_timeout_s=config.quorum_timeout_s,
             base_epoch=config.base_epoch,
             alone=config.alone,
             generation=config.generation,
@@ -195,7 +198,7 @@ class Driver:
                 self._links.redial(uid, reason)
             case Tell(message=message):
                 self._worker.send(local.encode_local(message))
-                if isinstance(message, local.Refused | local.Removed | local.RunOver):
+                if isinstance(message, _PARTINGS):
                     self._quest.hide()
             case Replan():
                 self._planner.ask(action)

@@ -34,6 +34,13 @@ START_ADVICE = (
 )
 
 
+QUORUM_ADVICE = (
+    "Bring the others back and start this node again, or set quorum='any' (CHAOS_QUORUM) at all "
+    "nodes to let a side without a quorum go on alone; quorum_timeout (CHAOS_QUORUM_TIMEOUT) says "
+    "how long to wait"
+)
+
+
 class Role(enum.Enum):
     """Where this incarnation stands."""
 
