@@ -174,7 +174,9 @@ class Driver:
         self._stepping = True
         try:
             while self._events and not self._over.is_set():
-                for action in self._membership.step(self._clock(), self._events.popleft()):
+                actions = self._membership.step(self._clock(), self._events.popleft())
+                # Nobody waits for what is only written down.
+                for action in sorted(actions, key=_is_log):
                     self._do(action)
         finally:
             self._stepping = False
@@ -248,6 +250,10 @@ class Driver:
         """Tell of unlinked peers of this machine whose process is gone."""
         for uid in self._housemates.gone():
             self._feed(ProcessGone(uid))
+
+
+def _is_log(action: Action) -> bool:
+    return isinstance(action, Log)
 
 
 def _let_go_of_output() -> None:

@@ -169,8 +169,9 @@ class Membership:
         match event:
             case Linked(member=member):
                 self._on_linked(member)
-            case Unlinked(uid=uid, reason=reason):
+            case Unlinked(uid=uid, reason=reason, unsent=unsent):
                 self._on_unlinked(uid, reason)
+                standing.send_again(uid, unsent)
             case ProcessGone(uid=uid):
                 self._evidence.declare_dead(uid, "its process is gone")
             case Heard(sender=sender, message=message):
