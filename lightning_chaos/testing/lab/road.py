@@ -73,7 +73,8 @@ class Road:
         """The same for who looks at how bytes are spaced: a fifth of a millisecond's, if not more
         than a quarter of a packet train."""
         fine_bytes = (self.shape.bytes_per_s or math.inf) * FINE_PIECE_S
-        return int(min(max(fine_bytes, _LEAST_FINE_BYTES), _MOST_FINE_BYTES))
+        fine_bytes = min(max(fine_bytes, _LEAST_FINE_BYTES), _MOST_FINE_BYTES)
+        return min(int(fine_bytes), self.piece_bytes)
 
     def idled(self) -> None:
         """Nobody had anything to send until now, or else somebody is at it."""
