@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _SO_TIMESTAMPNS = 35
 """Of Linux, and the type of the message that it adds to a read; Python has no name for it."""
-_STAMPED_READ_BYTES = 2 << 10
+_STAMPED_READ_BYTES = 1448
+"""Payload of a packet of Ethernet: reads end where packets do, so no bytes get another's stamp."""
 _TIMESPEC = struct.Struct("@ll")
 
 
