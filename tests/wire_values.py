@@ -45,6 +45,8 @@ def _of(info: Any, known: Callable[[Any], st.SearchStrategy[Plain] | None]) -> A
             if info.ge is None:
                 return st.floats()
             return st.floats(min_value=info.ge, max_value=info.le, allow_nan=False)
+        case types.EnumType():
+            return st.sampled_from([member.value for member in info.cls])
         case types.BoolType():
             return st.booleans()
         case types.NoneType():
@@ -55,6 +57,8 @@ def _of(info: Any, known: Callable[[Any], st.SearchStrategy[Plain] | None]) -> A
             return st.binary(max_size=32)
         case types.UnionType():
             return st.one_of([inner(part) for part in info.types])
+        case types.EnumType():
+            return st.sampled_from([each.value for each in info.cls])
         case types.VarTupleType():
             return st.lists(inner(info.item_type), max_size=4)
         case types.TupleType():
