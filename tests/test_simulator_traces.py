@@ -190,7 +190,7 @@ def test_who_was_cut_off_does_not_go_on_when_the_lead_that_went_on_comes_back(se
 def test_a_frame_of_an_epoch_not_yet_installed_waits_for_the_commit(seed: int) -> None:
     outcome = next(
         o
-        for o in (simulate(Case(s, "abc", (Fault(0.1, "slow", "a"),))) for s in range(seed, 99, 4))
+        for o in (simulate(Case(s, "abc", (Fault(0.1, "slow", "a"),))) for s in range(seed, 400, 4))
         if any("says SawEpoch" in line for line in o.story)
     )
     assert not outcome.problem, str(outcome)

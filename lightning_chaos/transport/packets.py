@@ -25,7 +25,8 @@ class PacketSocket(socket.socket):
     Event loops write by :meth:`send` and read by :meth:`recv_into`, so it is there that it acts.
     Linux stamps packets as they come, also those of TCP, and tells with a read the stamp of the
     last packet that the read took bytes of (since 4.14), so as long as they are wanted reads are
-    small; ``MSG_EOR`` keeps it from joining what is written with what is written later (since 4.7).
+    small; packets that wait unread may be joined, with the last one's stamp.  ``MSG_EOR`` keeps it
+    from joining what is written with what is written later (since 4.7).
 
     Args:
         sock: taken over; of no use afterwards.
