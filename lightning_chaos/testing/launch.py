@@ -87,7 +87,9 @@ class ColdStart:
 class ForkServer:
     """Forks processes from one that has imported torch and Lightning: saves seconds each.
 
-    They are real processes with their own pids, sessions, environment and output.  Variables
+    They are real processes with their own pids, sessions, environment and output, and end as any
+    other, except that nothing is taken to pieces first: what only ``__del__`` does is left undone.
+    Variables
     that libraries read while they are imported (``OMP_NUM_THREADS``) are the server's.  One
     server may serve many clusters, one after another or together.
 
