@@ -1,17 +1,18 @@
 """A pull over unlike links, with rates that are known, unknown and wrong, beside raw TCP.
 
-    python benchmarks/pull.py [--repeat 5] [--mb 64] [--write benchmarks/results/pull.md]
+    python benchmarks/pull.py [--repeat 5] [--mb 64] [--rtt-ms 20 100] [--write FILE]
 
-Three donors with links of 200, 100 and 50 Mbit/s to the newcomer and a round trip of 20 ms, between
-namespaces (through relays where there is no root).  Compared with the bound, the state over the sum
-of the rates, are
+Three donors with links of 200, 100 and 50 Mbit/s to the newcomer and a round trip of 20 or 100 ms,
+between namespaces (through relays where there is no root).  Compared with the bound, the state over
+the sum of the rates, are
 
 * the pull with the right rates remembered, with those two and four times wrong (the two fast links
   believed to be slower and the slow one faster, and the other way round), with nothing remembered;
 * one raw TCP connection from each donor, all at once, each with its part of the same bytes, cut by
   the right rates: what a plan could have if nothing had to be asked for and checked.
 
-Time goes from the first call to the last byte; in each repetition everything is done once.
+Time goes from the first call to the last byte; in each repetition everything is done once.  A last
+table is that of :mod:`newcomers`: two behind one slow member.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import statistics
 import time
 from collections.abc import Mapping
 
+import newcomers
 import torch
 from common import machine, parser, publish
 from doors import dialler_of, open_to, payload_of
@@ -43,7 +45,6 @@ from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
 
 RATES_MBIT = {"a": 200.0, "b": 100.0, "c": 50.0}
-DELAY_MS = 10.0
 PATIENCE_S = 30.0
 CHUNK_BYTES = 256 << 10
 Network = Relays | Namespaces
@@ -120,8 +121,9 @@ async def raw(network: Network, total: int) -> float:
         return loop.time() - begun
 
 
-def measure(network: Network, total: int, repeat: int) -> list[str]:
-    """The table."""
+def measure(network: Network, rtt_ms: float, total: int, repeat: int) -> list[str]:
+    """The table of one round trip."""
+    shape(network, rtt_ms)
     noise = torch.randint(0, 256, (total,), dtype=torch.uint8)
     image = StateImage.of({"noise": noise}, None, round=1, operation=OpId(0, 0))
     rates = {name: payload_of(network, rate) for name, rate in RATES_MBIT.items()}
@@ -142,8 +144,9 @@ def measure(network: Network, total: int, repeat: int) -> list[str]:
             farthest = max(abs(d.bytes - d.planned_bytes) for d in result.donors)
             off.setdefault(f"pull, {name}", []).append(farthest / total)
     lines = [
-        f"{total / 1e6:.0f} MB in {image.manifest.shards} shards; bound {bound:.2f} s; "
-        f"n = {repeat}, median (least to most).",
+        "",
+        f"Round trip {rtt_ms:g} ms, {total / 1e6:.0f} MB in {image.manifest.shards} shards; "
+        f"bound {bound:.2f} s; n = {repeat}, median (least to most).",
         "",
         "| what | seconds / bound | end predicted / measured | most off plan, of the state |",
         "|---|---|---|---|",
@@ -161,10 +164,10 @@ def _told(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def shape(network: Network) -> None:
+def shape(network: Network, rtt_ms: float) -> None:
     """Tell the network what the links are."""
     for name, rate in RATES_MBIT.items():
-        network.shape(Shape(rate_mbit=rate, delay_ms=DELAY_MS), name, "new")
+        network.shape(Shape(rate_mbit=rate, delay_ms=rtt_ms / 2), name, "new")
 
 
 def main() -> None:
@@ -172,18 +175,26 @@ def main() -> None:
     arguments_of = parser(__doc__.splitlines()[0])
     arguments_of.add_argument("--repeat", type=int, default=5, help="times each")
     arguments_of.add_argument("--mb", type=int, default=64, help="size of the state, MB")
+    arguments_of.add_argument(
+        "--rtt-ms", type=float, nargs="+", default=[20, 100], help="each once"
+    )
     arguments = arguments_of.parse_args()
     repeat, total = (1, 4_000_000) if arguments.smoke else (arguments.repeat, arguments.mb * 10**6)
     try:
-        with Namespaces(len(RATES_MBIT) + 1) as network:
-            shape(network)
+        with Namespaces(len(RATES_MBIT) + len(newcomers.NEWCOMERS)) as network:
+            shape(network, arguments.rtt_ms[0])
             if not arguments.smoke:
                 calibrate(network, into("new", [*RATES_MBIT, "new"])).require()
-            lines = ["Between namespaces.", *measure(network, total, repeat)]
+            lines = ["Between namespaces."]
+            for rtt_ms in arguments.rtt_ms:
+                lines += measure(network, rtt_ms, total, repeat)
+            lines += newcomers.measure(network, total // 4, repeat)
     except ConfigError as error:
         with Relays() as relays:
-            shape(relays)
-            lines = [f"Through relays: {error}", *measure(relays, total, repeat)]
+            lines = [f"Through relays: {error}"]
+            for rtt_ms in arguments.rtt_ms:
+                lines += measure(relays, rtt_ms, total, repeat)
+            lines += newcomers.measure(relays, total // 4, repeat)
     publish("\n".join([machine(), *lines]) + "\n", arguments.write)
 
 

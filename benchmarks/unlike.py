@@ -29,7 +29,7 @@ SCRIPT = Path(__file__).with_name("steady.py")
 PATIENCE_S = 90.0
 ROUNDS = 12
 NODES = ("n1", "n2", "n3", "n4")
-FAST_MBIT, SLOW_MBIT = 100.0, 10.0
+FAST_MBIT = 100.0
 """The relays carry 1000 Mbit/s in sum, for all twelve ways together."""
 PROMISE = re.compile(r"better plan for the links as measured: (\d+) ms become (\d+) ms")
 
@@ -51,7 +51,25 @@ class Outcome:
         return f"| {self.what} | {' | '.join(cells)} | {' | '.join(gains)} |"
 
 
-def measure(server: ForkServer, what: str, slow: Sequence[tuple[str, str]], width: int) -> Outcome:
+@dataclass(frozen=True)
+class Case:
+    """Which links are slow, and how slow."""
+
+    what: str
+    slow: Sequence[tuple[str, str]]
+    mbit: float
+
+
+ONE_OF_FOUR = [(NODES[3], other) for other in NODES[:3]]
+CASES = (
+    Case("one link slow by 10", [NODES[2:4]], 10.0),
+    Case("two links slow by 10", [NODES[0:2], NODES[2:4]], 10.0),
+    Case("all links of one member slow by 4", ONE_OF_FOUR, 25.0),
+    Case("all links of one member slow by 10", ONE_OF_FOUR, 10.0),
+)
+
+
+def measure(server: ForkServer, case: Case, width: int) -> Outcome:
     """Train until a better plan has come and a few rounds more."""
     with (
         Relays() as relays,
@@ -63,8 +81,8 @@ def measure(server: ForkServer, what: str, slow: Sequence[tuple[str, str]], widt
         ) as cluster,
     ):
         relays.shape(Shape(rate_mbit=FAST_MBIT, delay_ms=1))
-        for a, b in slow:
-            relays.shape(Shape(rate_mbit=SLOW_MBIT, delay_ms=1), a, b)
+        for a, b in case.slow:
+            relays.shape(Shape(rate_mbit=case.mbit, delay_ms=1), a, b)
         for node in NODES:
             cluster.start(node, env=relays.env_for(node))
             cluster.wait_for(
@@ -93,23 +111,25 @@ def measure(server: ForkServer, what: str, slow: Sequence[tuple[str, str]], widt
         statistics.median(b.t - a.t for a, b in itertools.pairwise(some)) - 0.02
         for some in (before, after)
     )
-    return Outcome(what, (int(promise[1]) / 1e3, int(promise[2]) / 1e3), (next(spans), next(spans)))
+    return Outcome(
+        case.what, (int(promise[1]) / 1e3, int(promise[2]) / 1e3), (next(spans), next(spans))
+    )
 
 
 def main() -> None:
     """Measure and print; see the module."""
-    arguments = parser(__doc__.splitlines()[0]).parse_args()
-    cases = {
-        "one link slow": [NODES[2:4]],
-        "two links slow": [NODES[0:2], NODES[2:4]],
-    }
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--case", type=int, choices=range(1, len(CASES) + 1), help="only this one")
+    arguments = options.parse_args()
     width = 512 if arguments.smoke else 720
-    wanted = [*cases.items()][:1] if arguments.smoke else [*cases.items()]
+    wanted = CASES[:1] if arguments.smoke else CASES
+    if arguments.case:
+        wanted = (CASES[arguments.case - 1],)
     with ForkServer() as server:
-        outcomes = [measure(server, what, slow, width) for what, slow in wanted]
+        outcomes = [measure(server, case, width) for case in wanted]
     about = (
         f"{len(NODES)} members behind relays on loopback, {FAST_MBIT:g} Mbit/s and 1 ms each way, "
-        f"slow links {SLOW_MBIT:g} Mbit/s; gradients of {width**2 * 4e-6:.1f} MB; one thread each. "
+        f"gradients of {width**2 * 4e-6:.1f} MB; one thread each. "
         "Promised: what the lead says that a reduction takes by the plan for equal links and by "
         "the one for measured links. Measured: median round before and after, less the 20 ms of a "
         "step."

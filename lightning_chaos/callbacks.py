@@ -101,6 +101,8 @@ class SelfHealingHooks:
     def __init__(self, restarts: int = 3) -> None:
         super().__init__()
         self._restarts = Restarts(restarts)
+        self._standby_until = -1
+        """Round at which this node, which has given its seat back, asks for one again."""
         self.samples: Samples | None = None
         """Of the fit that runs; a checkpoint says which samples of its epoch are used up."""
         self.resumed: dict[str, Any] = {}
@@ -133,9 +135,12 @@ class SelfHealingHooks:
             log.warning("out of the run: %s; coming back as a newcomer", node.apart)
             self._restarts.use(turn.reason)
             standing = node.open_again(strategy.past_now(), self._restarts)
-            node.ask_seat(strategy.fingerprint)
             if not standing.newcomer:
+                node.ask_seat(strategy.fingerprint)
                 return  # nobody else is left: it goes on from its own state
+            # A standby that fell out while it waited still is one.
+            at_round = max(self._standby_until, strategy.settings.join_at_round)
+            node.ask_seat(strategy.fingerprint, at_round)
         try:
             pull.join(strategy)
         except JoinError:
@@ -151,6 +156,7 @@ class SelfHealingHooks:
         """
         node = strategy.node
         node.log("stand-by", round=round_)
+        self._standby_until = round_
         node.open_again(strategy.past_now(), self._restarts)
         node.ask_seat(strategy.fingerprint, round_)
 
@@ -164,7 +170,8 @@ class SelfHealingHooks:
             self.resumed = state.get("ledger", {})
 
     def round_finished(self) -> None:
-        """This node is well."""
+        """This node is well, and has its seat."""
+        self._standby_until = -1
         self._restarts.reset()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:

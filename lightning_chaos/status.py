@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
-from lightning_chaos.protocol.figures import RATE_UNIT, TRIP_UNIT_S, value_of
-from lightning_chaos.protocol.messages import Gauges
+from lightning_chaos.protocol import scales
+from lightning_chaos.protocol.messages import Gauges, LinkFigures
 from lightning_chaos.protocol.values import Host, Uid
 from lightning_chaos.visit import Sight
 
@@ -72,20 +72,31 @@ def _host(host: Host) -> list[str]:
 
 
 def _links(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
-    """What comes to each member, as it has measured it under the view."""
+    """What is known of each link under the view: by who hears, but for the loss."""
     view = sight.view
     table = Table(title="links as measured", title_justify="left")
-    for name in ("from", "to", "Mbit/s", "round trip, ms", "lost, %"):
+    for name in ("from", "to", "Mbit/s", "known", "s ago", "round trip, ms", "lost, %"):
         table.add_column(name)
-    for member in view.members:
-        told = gauges.get(member.uid)
-        if told is None or told.row.epoch != view.epoch:
+    rows = {uid: told.row for uid, told in gauges.items() if told.row.epoch == view.epoch}
+    for hears, member in enumerate(view.members):
+        row = rows.get(member.uid)
+        if row is None or len(row.rates) != len(view.members):
             continue
-        figures = zip(view.members, told.row.rates, told.row.trips, told.late, strict=False)
-        for other, rate, trip, late in figures:
-            if rate or trip:
-                mbit = f"{value_of(rate, RATE_UNIT) * 8e-6:.3g}" if rate else ""
-                trip_ms = f"{value_of(trip, TRIP_UNIT_S) * 1e3:.2g}" if trip else ""
-                lost = str(late) if trip else ""
-                table.add_row(other.node, member.node, mbit, trip_ms, lost)
+        for rank, other in enumerate(view.members):
+            rate, trip = row.rates[rank], row.trips[rank]
+            if not (rate or trip):
+                continue
+            mbit = f"{scales.RATE.value(rate) * 8e-6:.3g}" if rate else ""
+            age_s = f"{scales.AGE.value(row.ages[rank]):.0f}" if rate else ""
+            trip_ms = f"{scales.TRIP.value(trip) * 1e3:.2g}" if trip else ""
+            lost = _lost(rows.get(other.uid), hears, gauges[member.uid], rank)
+            known = row.trusts[rank].name.lower().replace("_", " ") if rate else ""
+            table.add_row(other.node, member.node, mbit, known, age_s, trip_ms, lost)
     return table
+
+
+def _lost(sender: LinkFigures | None, to: int, receiver: Gauges, from_: int) -> str:
+    """What its sender had to send again; where that is not known, what heartbeats make believe."""
+    if sender is not None and to < len(sender.losses) and (step := sender.losses[to]):
+        return f"{100 * scales.LOSS.value(step):.2g}" if step > 1 else "0"
+    return f"~{receiver.late[from_]}" if from_ < len(receiver.late) else ""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lightning_chaos.errors import ChaosError
-from lightning_chaos.protocol.values import OpId
+from lightning_chaos.protocol.values import OpId, Uid
 from lightning_chaos.replication.donor import Donor
 from lightning_chaos.replication.image import StateImage, assemble
 from lightning_chaos.replication.puller import pull
@@ -70,6 +70,12 @@ class Stage:
         self._stack = stack
         self.nodes: list[Node] = []
         self.donors: dict[str, Donor] = {}
+        self.paced: list[Uid] = []
+        """To whom a speed limit was asked for."""
+
+    def push(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Call that at the end."""
+        self._stack.push_async_callback(close)
 
     def node(self, name: str, serve: Serve) -> Node:
         node = Node(name, serve)
@@ -86,7 +92,13 @@ class Stage:
         patience_s: float = 10.0,
     ) -> Node:
         pacer = Pacer(rate, time.monotonic)
-        donor = Donor(run, lambda _: pacer, None, patience_s=patience_s)
+
+        def pacer_for(uid: Uid) -> Pacer:
+            self.paced.append(uid)
+            return pacer
+
+        donor = Donor(run, pacer_for, None, patience_s=patience_s)
+        donor.admit([LEARNER])
         if image is not None:
             donor.offer(image, [LEARNER])
         self._stack.push_async_callback(donor.aclose)

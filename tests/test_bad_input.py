@@ -271,6 +271,15 @@ def test_validation_by_the_clock_is_refused(fit: Callable[..., pl.Trainer]) -> N
         fit(val_check_interval=timedelta(seconds=5))
 
 
+def test_min_members_must_be_alike_where_members_decide_by_it(
+    fit: Callable[..., pl.Trainer],
+) -> None:
+    kept = fit(strategy={"min_members": 1}).strategy
+    assert "min_members" not in dict(kept.fingerprint)
+    standby = fit(strategy={"min_members": 1, "slow": "standby"}).strategy
+    assert dict(standby.fingerprint)["min_members"] == "1"
+
+
 def test_a_port_in_use_is_said_before_training(fit: Callable[..., pl.Trainer]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

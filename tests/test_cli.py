@@ -22,9 +22,10 @@ from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key
 from lightning_chaos.planning.mesh import mesh_plan
-from lightning_chaos.protocol.figures import RATE_UNIT, TRIP_UNIT_S, step_of
+from lightning_chaos.protocol import scales
 from lightning_chaos.protocol.local import AnyLocal, Measured, Standing, Stop
 from lightning_chaos.protocol.messages import Gauges, LinkFigures, Status
+from lightning_chaos.protocol.readings import Trust
 from lightning_chaos.protocol.values import Host, Lineage, Member, View
 from lightning_chaos.status import tables
 from lightning_chaos.transport.door import open_door
@@ -124,9 +125,16 @@ def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
     one, two = (Member(f"n{i}", 1, "127.0.0.1", i) for i in (1, 2))
     view = View("r", 0, 9, (one, two), (), 0, mesh_plan((one.uid, two.uid)))
     host = Host(4, 25, 8 << 30, 2 << 30, 2_500_000, 125_000, 1000)
-    row = LinkFigures(9, (step_of(2.5e6, RATE_UNIT), 0), (step_of(0.02, TRIP_UNIT_S), 0))
-    old = LinkFigures(8, (0, 9), (0, 9))
-    gauges = {two.uid: Gauges(host, row, (3, 0)), one.uid: Gauges(host, old, (0, 3))}
+    row = LinkFigures(
+        9,
+        rates=(scales.RATE.step(2.5e6), 0),
+        trips=(scales.TRIP.step(0.02), 0),
+        trusts=(Trust.MEASURED, Trust.NOTHING),
+        ages=(scales.AGE.step(64), 0),
+        losses=(0, 0),
+    )
+    sent = LinkFigures(9, (0, 0), (0, 0), (Trust.NOTHING,) * 2, (0, 0), (0, scales.LOSS.step(0.03)))
+    gauges = {two.uid: Gauges(host, row, (1, 0)), one.uid: Gauges(host, sent, (0, 3))}
     console = Console(width=200, record=True, file=io.StringIO())
     for table in tables(Sight(one, view, Status(9, 40)), gauges):
         console.print(table)
@@ -135,7 +143,8 @@ def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
     assert "20.0, 1.0 of 1000 Mbit/s" in told
     (links,) = (line.split() for line in told.splitlines() if "n1" in line and "n2" in line)
     figures = [float(cell) for cell in links if cell.replace(".", "").isdigit()]
-    assert figures == pytest.approx([20, 20, 3], rel=0.06)
+    assert figures == pytest.approx([20, 64, 20, 3], rel=0.2)
+    assert "measured" in links
 
 
 def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:

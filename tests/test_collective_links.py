@@ -39,6 +39,7 @@ from lightning_chaos.collective.links import DataLinks, dials
 from lightning_chaos.errors import WireError
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.flush import decide
+from lightning_chaos.protocol.readings import Trust
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Decision, Member, OpId, Uid, View
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import dial, dial_tcp
@@ -323,7 +324,9 @@ def test_what_payloads_carry_tells_the_rate_of_their_link() -> None:
                 await worker.until_finished()
             for worker, other in zip(workers, reversed(workers), strict=True):
                 # A machine that is busy may make it slower, nothing makes it faster.
-                assert 2e6 < worker.links.rates[other.member.uid] < 11.5e6
+                reading = worker.links.gauging.readings({})[other.member.uid]
+                assert reading.trust is Trust.MEASURED
+                assert 2e6 < reading.bytes_per_s < 11.5e6
 
     in_loop(scenario)
 
@@ -338,7 +341,7 @@ def test_what_is_over_before_one_looks_tells_no_rate() -> None:
                     worker.begin(OpId(round_, 0), np.ones(1_000, np.float32))
                 for worker in workers:
                     await worker.until_finished(round_ + 1)
-            assert [worker.links.rates for worker in workers] == [{}, {}]
+            assert [worker.links.gauging.readings({}) for worker in workers] == [{}, {}]
 
     in_loop(scenario)
 

@@ -153,6 +153,20 @@ def test_three_join_at_once_while_two_train_and_one_at_the_round_it_named(
     run.finish("a", "b", "c", "d", "late")
 
 
+def test_a_standby_that_falls_out_still_waits_for_its_round(cluster: MakeCluster) -> None:
+    run = cluster()
+    run.up("a")
+    at = run.round + 200
+    run.start("late", env={"CHAOS_JOIN_AT": str(at)})
+    run.wait_told("asks", "late")
+    run.kill_peer("late")
+    run.wait_members("a", "late")
+    assert len(run.told("start", "late")) == 2
+    assert [e["round"] for e in run.told("asks", "late")] == [at, at]
+    assert run.told("pull", "late")[-1]["round"] >= at
+    run.finish("a", "late")
+
+
 def test_ten_simultaneous_starts_found_one_cluster(cluster: MakeCluster) -> None:
     run = cluster(CHAOS_MIN_MEMBERS="10")
     nodes = [f"n{i}" for i in range(10)]

@@ -18,10 +18,10 @@ NAMES = ("a", "b", "c")
 BOUND_S = 8.0
 
 
-def ask(rate_mbit: float, without: tuple[str, ...] = ()) -> Replan:
+def ask(rate_mbit: float, without: tuple[str, ...] = (), of: tuple[str, ...] = NAMES) -> Replan:
     pairs = ((a, b) for a in NAMES for b in NAMES if a != b and {a, b} != set(without))
     links = {pair: Link(rate_mbit, 1.0) for pair in pairs}
-    return Replan(Graph(NAMES, links), mesh_plan(NAMES), 1_000_000)
+    return Replan(Graph(NAMES, links), mesh_plan(of), 1_000_000)
 
 
 def with_planner(
@@ -72,5 +72,22 @@ def test_what_cannot_be_planned_is_told_and_stops_nothing(
         assert "the link a - b, which is not there" in caplog.text
         planner.ask(ask(200.0))
         assert (await answers.get()).graph == ask(200.0).graph
+
+    with_planner(story)
+
+
+def test_a_failure_of_the_planner_is_told_once_and_costs_only_that_plan(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(planner: Planner, answers: asyncio.Queue[Replanned]) -> None:
+        with caplog.at_level(logging.DEBUG, "lightning_chaos.peer.planner"):
+            for times in (1, 2):  # a plan in force for more members than the graph has
+                planner.ask(ask(100.0 * times, of=(*NAMES, "d")))
+                while len(caplog.records) < times:
+                    await asyncio.sleep(0.01)
+        assert [r.levelno for r in caplog.records] == [logging.WARNING, logging.DEBUG]
+        assert "the planner failed: IndexError" in caplog.records[0].message
+        planner.ask(ask(300.0))
+        assert (await answers.get()).graph == ask(300.0).graph
 
     with_planner(story)

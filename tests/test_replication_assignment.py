@@ -5,63 +5,90 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_chaos.replication.assignment import Assignment
+from lightning_chaos.replication.assignment import Assignment, Due
+
+
+def alike(_: str, n: int) -> float:
+    """All donors answer once a second."""
+    return n
+
+
+def paced(**periods: float) -> Due:
+    """They answer once in so many seconds."""
+    return lambda uid, n: n * periods[uid]
 
 
 def test_a_donor_sends_its_own_range_in_order() -> None:
     work = Assignment({"a": [0, 1, 2], "b": [3]})
-    assert [work.next("a") for _ in range(3)] == [0, 1, 2]
+    assert [work.next("a", alike) for _ in range(3)] == [0, 1, 2]
 
 
-def test_an_idle_donor_takes_from_the_back_of_the_fullest() -> None:
+def test_an_idle_donor_takes_the_next_of_the_fullest() -> None:
     work = Assignment({"a": [0, 1, 2, 3], "b": [4, 5], "c": []})
-    assert [work.next("c"), work.next("c")] == [3, 2]
+    assert [work.next("c", alike), work.next("c", alike)] == [0, 1]
 
 
-def test_the_last_shards_under_way_are_asked_a_second_time_and_the_first_answer_counts() -> None:
-    work = Assignment({"a": [0, 1], "b": []})
-    assert [work.next("a"), work.next("a")] == [0, 1]
-    assert work.next("b") == 1
-    assert work.next("b") == 0
-    assert work.next("b") is None
-    assert work.arrived("b", 1)
-    assert not work.arrived("a", 1)
+def test_who_would_be_earlier_is_asked_too_and_the_first_answer_counts() -> None:
+    work, due = Assignment({"a": [0, 1, 2, 3], "b": []}), paced(a=2, b=1)
+    assert [work.next("a", due) for _ in range(4)] == [0, 1, 2, 3]
+    assert [work.next("b", due) for _ in range(3)] == [3, 2, 1]
+    assert work.next("b", due) is None, "a's next is expected after 2 s, b's fourth after 4 s"
+    assert work.arrived("b", 3)
+    assert not work.arrived("a", 3)
     assert work.arrived("a", 0)
+    assert work.under_way("b") == 2
+    assert work.arrived("b", 2)
+    assert work.arrived("b", 1)
     assert work.done
-    assert work.under_way("b") == 1
+    assert work.under_way("a") == 2
 
 
-def test_a_busy_donor_is_not_asked_a_second_time() -> None:
-    work = Assignment({"a": [0], "b": range(1, 9)})
-    assert work.next("a") == 0
-    assert [work.next("b") for _ in range(8)] == [*range(1, 9)]
-    assert work.next("b") is None
-    work.arrived("b", 1)
-    assert work.next("b") == 0
+def test_nobody_is_asked_for_what_is_expected_earlier_of_another() -> None:
+    work, due = Assignment({"a": [0, 1], "b": []}), paced(a=1, b=3)
+    assert [work.next("a", due), work.next("a", due)] == [0, 1]
+    assert work.next("b", due) is None
+    assert work.next("b", paced(a=4, b=3)) == 1, "a has come to be late"
+
+
+def test_a_third_takes_what_the_second_is_late_with() -> None:
+    work = Assignment({"a": [0], "b": [], "c": []})
+    assert work.next("a", alike) == 0
+    assert work.next("b", paced(a=9, b=5, c=1)) == 0
+    assert work.next("c", paced(a=9, b=5, c=1)) == 0
+    assert work.next("b", alike) is None
+
+
+def test_what_was_asked_of_several_stays_with_those_that_are_left() -> None:
+    work, due = Assignment({"a": [0], "b": [], "c": []}), paced(a=9, b=5, c=7)
+    assert work.next("a", due) == 0
+    assert work.next("b", due) == 0
+    assert work.next("c", due) is None
+    work.lost("b")
+    assert work.next("c", due) == 0, "earlier than a"
 
 
 def test_what_is_queued_can_be_planned_anew_and_what_is_under_way_stays() -> None:
     work = Assignment({"a": [0, 1, 2, 3], "b": []})
-    assert work.next("a") == 0
+    assert work.next("a", alike) == 0
     assert work.queued == [1, 2, 3]
     work.plan_anew({"a": [3], "b": [1, 2]})
-    assert [work.next("a"), work.next("b"), work.next("b")] == [3, 1, 2]
+    assert [work.next("a", alike), work.next("b", alike), work.next("b", alike)] == [3, 1, 2]
     assert work.under_way("a") == 2
 
 
 def test_what_a_lost_donor_had_under_way_is_asked_of_others() -> None:
     work = Assignment({"a": [0, 1, 2], "b": []})
-    work.next("a")
+    work.next("a", alike)
     work.lost("a")
-    assert {work.next("b") for _ in range(3)} == {0, 1, 2}
+    assert {work.next("b", alike) for _ in range(3)} == {0, 1, 2}
 
 
 def test_a_wrong_shard_is_asked_again() -> None:
     work = Assignment({"a": [0], "b": []})
-    assert work.next("a") == 0
+    assert work.next("a", alike) == 0
     work.failed("a", 0)
     assert not work.done
-    assert work.next("b") == 0
+    assert work.next("b", alike) == 0
     assert work.arrived("b", 0)
 
 
@@ -79,7 +106,7 @@ def test_every_shard_arrives_once_whatever_happens_while_one_donor_is_left(
         if work.done:
             break
         uid = data.draw(st.sampled_from(list(asked)))
-        if (index := work.next(uid)) is not None:
+        if (index := work.next(uid, alike)) is not None:
             assert index not in taken
             assert index not in asked[uid]
             asked[uid].append(index)
@@ -96,7 +123,7 @@ def test_every_shard_arrives_once_whatever_happens_while_one_donor_is_left(
                 del asked[uid]
     while not work.done:
         uid = next(iter(asked))
-        if (index := work.next(uid)) is not None:
+        if (index := work.next(uid, alike)) is not None:
             asked[uid].append(index)
         index = asked[uid].pop(0)
         taken += [index] if work.arrived(uid, index) else []

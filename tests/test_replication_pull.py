@@ -40,6 +40,7 @@ from lightning_chaos.replication.wire import (
 )
 from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind
+from lightning_chaos.transport.train import TRAIN_BYTES
 
 
 async def client(node: Node) -> ShardChannel:
@@ -291,6 +292,20 @@ def test_a_donor_that_breaks_the_rules_after_its_manifest_is_out(
 
 
 @in_a_loop
+async def test_a_train_is_told_whole_by_the_clock_of_the_event_loop() -> None:
+    now = asyncio.get_running_loop().time
+    async with stage() as s:
+        channel = await client(s.donor("a"))
+        asked = now()
+        channel.send(Ask(RUN, LEARNER))
+        seen = await channel.receive(5.0)
+        assert isinstance(seen, TrainSeen)
+        assert sum(some.bytes for some in seen.arrivals) == TRAIN_BYTES
+        assert len(seen.arrivals) >= TRAIN_BYTES / 2048
+        assert all(asked - 0.01 < some.at < now() + 0.01 for some in seen.arrivals)
+
+
+@in_a_loop
 async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
     async with stage() as s:
         node = s.donor("a")
@@ -313,6 +328,34 @@ async def test_an_ask_that_comes_before_the_image_waits_for_it() -> None:
 
 
 @in_a_loop
+async def test_a_stranger_gets_no_bytes_and_leaves_nothing_behind() -> None:
+    async with stage() as s:
+        node = s.donor("a", image_of(state()), patience_s=0.1)
+        channel = await client(node)
+        channel.send(Ask(RUN, "stranger/1"))
+        said = []
+        while (message := await channel.receive(5.0)) is not None:
+            said.append(message)
+        assert {type(m) for m in said} == {NotYet, Refuse}
+        assert "stranger/1 has no place" in str(said[-1])
+        assert s.paced == []
+
+
+@in_a_loop
+async def test_who_asks_before_the_donor_knows_its_place_is_served_when_it_does() -> None:
+    async with stage() as s:
+        node = s.donor("a")
+        channel = await client(node)
+        channel.send(Ask(RUN, "early/1"))
+        assert isinstance(await channel.receive(5.0), NotYet)
+        s.donors["a"].admit(["early/1"])
+        while isinstance(message := await channel.receive(5.0), NotYet):
+            pass
+        assert isinstance(message, TrainSeen)
+        assert s.paced == ["early/1"]
+
+
+@in_a_loop
 async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_learner_waits() -> None:
     async with stage() as s:
         donor, node = s.donors, s.donor("a", image_of(state()))
@@ -327,6 +370,7 @@ async def test_after_withdrawal_who_still_asks_is_refused_and_the_next_learner_w
         refused = await heard(late)
         assert isinstance(refused, Refuse)
         assert "serves this state no more" in refused.reason
+        donor["a"].admit(["next/1"])
         early = await client(node)
         early.send(Ask(RUN, "next/1"))
         assert isinstance(await early.receive(5.0), TrainSeen)

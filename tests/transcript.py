@@ -33,10 +33,11 @@ from lightning_chaos.protocol.events import (
 )
 from lightning_chaos.protocol.membership import Membership
 from lightning_chaos.protocol.messages import AnyMessage, Carry, Status, decode, encode
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Member, OpId, Past, Report
 from lightning_chaos.testing.simulator.show import kin, show, without
 
-QUIET = (Status, local.Permit, local.Waiting, local.NoLink)
+QUIET = (Status, local.Permit, local.Waiting, local.NoLink, local.RoundTrips)
 
 
 class Town:
@@ -164,6 +165,9 @@ class Town:
             self.reports[name].begun_round,
         )
 
+    def do_pulls(self, name: str, bytes_: str, total: str) -> None:
+        self.worker(name, local.Pulling(int(bytes_), int(total)))
+
     def do_pulled(self, name: str) -> None:
         view = self.nodes[name].view
         assert view is not None
@@ -193,6 +197,9 @@ class Town:
     def do_broken(self, name: str, other: str, mended: str = "no") -> None:
         said = local.Broken(self.nodes[other].me.uid, "data link reset", mended == "yes")
         self.worker(name, said)
+
+    def do_restored(self, name: str, other: str) -> None:
+        self.worker(name, local.Restored(self.nodes[other].me.uid))
 
     def do_worker_gone(self, name: str) -> None:
         self.give(name, WorkerGone("the worker ended"))
@@ -241,7 +248,7 @@ class Town:
 
     def do_measures(self, name: str, **mbit: str) -> None:
         """What comes to its worker from each, which reduces a vector of 10 MB."""
-        rates = {self.uids[other]: float(rate) / 8e-6 for other, rate in mbit.items()}
+        rates = {self.uids[other]: Reading(float(rate) / 8e-6) for other, rate in mbit.items()}
         self.worker(name, local.Measured(rates, 10_000_000))
 
     def do_wait(self, seconds: str) -> None:

@@ -80,6 +80,11 @@ class Exchange:
         return self._frozen
 
     @property
+    def busy(self) -> bool:
+        """An operation is under way."""
+        return self._current is not None
+
+    @property
     def last(self) -> OpId:
         """The last operation finished here."""
         return self._last

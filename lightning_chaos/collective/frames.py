@@ -32,6 +32,10 @@ class FrameKind(enum.IntEnum):
     """From a member to the root of a chunk."""
     RESULT = 2
     """From the root (or, after a failure, a holder) to a member."""
+    ASK = 3
+    """For a train of ``offset`` bytes; no payload, belongs to no operation."""
+    TRAIN = 4
+    """Bytes that only measure the link; belongs to no operation."""
 
 
 class Frame(msgspec.Struct, frozen=True):

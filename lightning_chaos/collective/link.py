@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from typing import Any
 
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.frames import (
@@ -21,8 +22,8 @@ from lightning_chaos.collective.frames import (
 from lightning_chaos.collective.owners import LinkOwner
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
+from lightning_chaos.transport.meter import LinkMeter
 from lightning_chaos.transport.pacer import Pacer
-from lightning_chaos.transport.rate import PassiveRate
 
 GREETING_TIMEOUT_S = 5.0
 PIECE_BYTES = 256 << 10
@@ -67,7 +68,7 @@ class Link(asyncio.BufferedProtocol):
         self._landing: Landing | None = None
         self._left = 0
         self._paused = False
-        self._meter: PassiveRate | None = None
+        self._meter: LinkMeter | None = None
         # Sending.
         self._pacer: Pacer | None = None
         self._queue: deque[tuple[Frame, memoryview]] | None = None
@@ -135,6 +136,11 @@ class Link(asyncio.BufferedProtocol):
         """Closed by this side or found broken."""
         return self.over.is_set() or self._transport is None or self._transport.is_closing()
 
+    @property
+    def socket(self) -> Any:
+        """For what the system tells of it; None while there is none."""
+        return self._transport.get_extra_info("socket") if self._transport is not None else None
+
     def greet(self, greeting: Greeting) -> None:
         """Say who we are."""
         if self._transport is not None and not self.closing:
@@ -155,7 +161,7 @@ class Link(asyncio.BufferedProtocol):
         """So many bytes came (called by asyncio right after it read)."""
         self._target = self._target[nbytes:]
         if self._meter is not None and self._frame is not None:
-            self._meter.received(asyncio.get_running_loop().time(), nbytes)
+            self._meter.received(nbytes)
         if self._frame is not None and self._landing is None:
             self._left -= nbytes
             if not len(self._target):
@@ -233,7 +239,7 @@ class Link(asyncio.BufferedProtocol):
         if landing is not None:
             self._owner.complete(self.uid, frame, landing)
 
-    def meter(self, meter: PassiveRate) -> None:
+    def meter(self, meter: LinkMeter) -> None:
         """Measure with this how fast payloads come."""
         self._meter = meter
 

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
-from lightning_chaos.collective.frames import Frame, Greeting
+from lightning_chaos.collective.frames import Frame, FrameKind, Greeting
+from lightning_chaos.collective.gauging import End, Gauging
 from lightning_chaos.collective.link import PIECE_BYTES, Link
 from lightning_chaos.collective.owners import LinksOwner
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member, Uid
@@ -19,7 +18,6 @@ from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial, send_at_once
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
-from lightning_chaos.transport.rate import PassiveRate
 
 CLOSE_TIMEOUT_S = 1.0
 LINGER_S = 10.0
@@ -31,17 +29,6 @@ _log = logging.getLogger(__name__)
 def dials(me: Member, other: Member) -> bool:
     """Of each pair exactly one dials: the one that started later (it found the other)."""
     return (me.incarnation, me.uid) > (other.incarnation, other.uid)
-
-
-@dataclass(slots=True)
-class _End:
-    """What there is for one other member, with or without a link."""
-
-    pacer: Pacer
-    queue: deque[tuple[Frame, memoryview]] = field(default_factory=deque)
-    link: Link | None = None
-    meter: PassiveRate = field(default_factory=PassiveRate)
-    """Of what comes from there, over all links that there have been."""
 
 
 class DataLinks:
@@ -79,7 +66,8 @@ class DataLinks:
         self._pacer_for = pacer_for
         self._dial_tls = dial_tls
         self._accept_tls = accept_tls
-        self._ends: dict[Uid, _End] = {}
+        self._ends: dict[Uid, End] = {}
+        self.gauging = Gauging(self._ends)
         self._links: set[Link] = set()
         self._meant: dict[Link, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,22 +139,13 @@ class DataLinks:
             link.abort("this worker ends")
         await asyncio.gather(*waits)
 
-    @property
-    def rates(self) -> dict[Uid, float]:
-        """Of what comes from each, bytes/s, where enough has come to say so."""
-        found = {uid: end.meter.estimate for uid, end in self._ends.items()}
-        return {u: e.bytes_per_s for u, e in found.items() if e is not None and not e.lower_bound}
-
     # ---- frames ------------------------------------------------------------------------------
 
     def send(self, action: Send) -> None:
         """Queue a frame; nothing is copied, its payload must keep its value until received."""
         if self._closed:
             return
-        end = self._end(action.to)
-        end.queue.append((action.frame, action.payload))
-        if end.link is not None:
-            end.link.pump()
+        self._end(action.to).put(action.frame, action.payload)
 
     def purge(self) -> None:
         """Forget frames that are queued and not begun."""
@@ -246,9 +225,9 @@ class DataLinks:
         link.abort(reason)
         self._links.discard(link)
 
-    def _end(self, uid: Uid) -> _End:
+    def _end(self, uid: Uid) -> End:
         if uid not in self._ends:
-            self._ends[uid] = _End(self._pacer_for(uid))
+            self._ends[uid] = End(self._pacer_for(uid))
         return self._ends[uid]
 
     def _is_current(self, link: Link) -> bool:
@@ -281,13 +260,19 @@ class DataLinks:
             self._owner.broken(link.uid, "replaced by a new connection")
         end.link = link
         self._owner.connected(link.uid)
+        end.meter.end()
         link.meter(end.meter)
         link.serve(end.queue, end.pacer)
         return True
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
-        """Pass on."""
-        return self._owner.place(sender, frame)
+        """Pass on, but for trains."""
+        if frame.kind in (FrameKind.ASK, FrameKind.TRAIN):
+            return self.gauging.place(sender, frame)
+        where = self._owner.place(sender, frame)
+        if where is Verdict.PAUSE:
+            self.gauging.left_unread(sender)
+        return where
 
     def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
         """Pass on."""

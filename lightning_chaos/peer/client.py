@@ -207,13 +207,8 @@ class PeerClient:
 
     async def _listen(self) -> None:
         reason = ""
-        loop = asyncio.get_running_loop()
         try:
-            while (data := await self._channel.receive()) is not None:
-                self._heard_at = loop.time()
-                message = decode_local(data)
-                if not isinstance(message, Beat):
-                    self._on_message(message)
+            await self._channel.listen(self._take)
         except WireError as error:
             reason = f"; what it said is not understood: {error}"
         except Exception as error:
@@ -227,6 +222,12 @@ class PeerClient:
             self._watcher.cancel()
             self._let_go()
             self._on_gone(f"{self._obituary()}{self._silent}{reason}")
+
+    def _take(self, data: bytes) -> None:
+        self._heard_at = asyncio.get_running_loop().time()
+        message = decode_local(data)
+        if not isinstance(message, Beat):
+            self._on_message(message)
 
     async def _end_process(self, grace_s: float) -> None:
         """Wait for the process, then be less and less patient; it is reaped afterwards."""

@@ -54,7 +54,8 @@ def process_birth(pid: int) -> int:
 def _stat_fields(pid: int) -> list[str]:
     """Fields of ``/proc/<pid>/stat`` from the state on, see proc(5)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.readall()
     except OSError:
         return []
-    return text.rpartition(")")[2].split()
+    return text.rpartition(b")")[2].decode().split()

@@ -28,6 +28,8 @@ class Planner:
         self._feed = feed
         self._ask: Replan | None = None
         self._asked = asyncio.Event()
+        self._told = ""
+        """What went wrong last: people are told of it once."""
 
     def ask(self, ask: Replan) -> None:
         """Answer this as soon as there is time; what was asked before and not begun is void."""
@@ -48,6 +50,15 @@ class Planner:
         try:
             found = await asyncio.to_thread(reconsider, ask.present, ask.graph, ask.total_bytes)
         except PlanError as error:
-            _logger.warning("no plan for the links as measured: %s", error)
+            self._complain(str(error))
+        except Exception as error:
+            # The plan in force is a good one; a better one is not worth a peer's life.
+            self._complain(f"the planner failed: {error!r}", error)
         else:
+            self._told = ""
             self._feed(Replanned(ask.graph, *found))
+
+    def _complain(self, problem: str, mistake: Exception | None = None) -> None:
+        level = logging.DEBUG if problem == self._told else logging.WARNING
+        self._told = problem
+        _logger.log(level, "no plan for the links as measured: %s", problem, exc_info=mistake)

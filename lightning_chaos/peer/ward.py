@@ -50,8 +50,9 @@ class Ward:
         """Take in what the worker says, until it closes its channel."""
         reason = "the worker closed its channel"
         try:
-            while (data := await self._channel.receive()) is not None:
-                self._feed(FromWorker(local.decode_local(data)))
+            await self._channel.listen(
+                lambda data: self._feed(FromWorker(local.decode_local(data)))
+            )
         except WireError as error:
             reason = f"the worker is not understood: {error}"
             _logger.warning("%s", reason)

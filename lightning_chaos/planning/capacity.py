@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from lightning_chaos.errors import PlanError
@@ -130,6 +131,15 @@ class Capacity:
             rates[edges] = rates.get(edges, 0.0) + rate
         busiest = max(load)
         return {edges: rate / busiest for edges, rate in rates.items()}
+
+    def all_trees(self) -> Iterator[tuple[Edge, ...]]:
+        """Every tree there is, in order; for few members."""
+        for edges in itertools.combinations(self.links, len(self.members) - 1):
+            group = list(range(len(self.members)))
+            for a, b in edges:
+                group = [group[a] if one == group[b] else one for one in group]
+            if len(set(group)) == 1:
+                yield edges
 
     def grow(self, prices: Sequence[float], root: int, height: int) -> tuple[Edge, ...]:
         """A cheap tree of limited height: the cheapest, if the limit does not bind (Prim).

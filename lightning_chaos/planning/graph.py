@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from statistics import median
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     age_s: float = 0.0
     """Time since these figures were measured, seconds."""
     confidence: float = 1.0
-    """Trust in them: 1 for a long transfer, towards 0 for a guess."""
+    """Trust in the rate: 1 for a long transfer, less for a guess; at 0 it is a lower bound."""
 
     def problem(self) -> str | None:
         """What cannot be true of this link, or None."""
@@ -113,6 +114,28 @@ class Graph(msgspec.Struct, frozen=True):
     def cap(self, name: str) -> Cap:
         """The caps of a member's network card."""
         return self.caps.get(name, UNLIMITED)
+
+
+def counted(graph: Graph) -> Graph:
+    """The same cluster with the rates that a planner should count with, and nothing else.
+
+    A rate with confidence c counts as ``typical * (rate / typical) ** c``, where typical is the
+    median of those that are known: the less is known, the more like the others a link is taken to
+    be.  A lower bound makes no link look slower than that.
+
+    Args:
+        graph: the cluster as measured.
+    """
+    known = [link.rate_mbit for link in graph.links.values() if link.confidence > 0]
+    typical = median(known or [LEAST_MBIT])
+
+    def rate_mbit(link: Link) -> float:
+        if link.confidence == 0:
+            return max(link.rate_mbit, typical)
+        return typical * float((link.rate_mbit / typical) ** link.confidence)
+
+    links = {edge: Link(rate_mbit(link), link.latency_ms) for edge, link in graph.links.items()}
+    return Graph(graph.members, links, graph.caps)
 
 
 UNLIMITED = Cap()

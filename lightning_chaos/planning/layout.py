@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.capacity import Capacity, Edge
 from lightning_chaos.planning.mesh import cut_off
+from lightning_chaos.planning.rooting import Rooting, Unrooted
 from lightning_chaos.planning.values import Tree
 
 MESSAGE_S = 1e-4
@@ -56,24 +57,42 @@ class Layout:
         card_s = self._capacity.seconds_per_byte(self._capacity.uses(self.edges(best.tree)))
         return best._replace(byte_s=max(best.byte_s, card_s))
 
-    def pieces(self, edges: Sequence[Edge], share: int, slowest_s: float) -> list[Piece]:
-        """The tree as often as its pieces are to be cut, from each of its centres in turn.
+    def pieces(
+        self, trees: Sequence[tuple[Sequence[Edge], int]], slowest_s: float, cuts: int
+    ) -> list[Piece]:
+        """The trees, each as often as its pieces are to be cut; those with the longest way first.
 
         A piece waits at each member on its way for the whole of it to come; cut finer, so that
         this takes no longer than the slowest link has to work anyway.
+
+        Args:
+            trees: their links, and how much of the vector goes over each, in :data:`PARTS`.
+            slowest_s: per byte of the vector, of the slowest link or card.
+            cuts: how many times finer than that.
         """
-        near: list[set[int]] = [set() for _ in range(self._count)]
-        for a, b in edges:
-            near[a].add(b)
-            near[b].add(a)
-        centres = [self._hang(root, near) for root in self._centres(near)]
-        alone_s = centres[0].byte_s * share / PARTS
-        number = max(1, math.ceil(alone_s / slowest_s - 1e-3))  # a card may be the slower place
-        number = min(number, share)
-        cuts = [share * i // number for i in range(number + 1)]
-        return [
-            centres[i % len(centres)]._replace(share=cuts[i + 1] - cuts[i]) for i in range(number)
+        rooting = Rooting()
+        jobs = []
+        for order, (edges, share) in enumerate(trees):
+            tree = self._unrooted(edges, slowest_s)
+            alone = 2 * min(tree.far) * share / PARTS
+            number = min(share, cuts * max(1, math.ceil(alone - 1e-3)))  # a card may be slower
+            for turn in range(number):
+                part = share * (turn + 1) // number - share * turn // number
+                jobs.append((turn, -share, order, tree, part))
+        # By turns, so that the next of a tree finds what those of the others need.
+        pieces = [
+            self._hang(rooting.choose(tree, part / PARTS), tree.near)._replace(share=part)
+            for _, _, _, tree, part in sorted(jobs, key=lambda job: job[:3])
         ]
+        return sorted(
+            pieces, key=lambda p: (-round(p.byte_s / slowest_s, 3), p.tree.root, p.tree.parents)
+        )
+
+    def _unrooted(self, edges: Iterable[Edge], slowest_s: float) -> Unrooted:
+        near: list[dict[int, float]] = [{} for _ in range(self._count)]
+        for a, b in edges:
+            near[a][b] = near[b][a] = self._near[a][b][1] / 2 / slowest_s
+        return Unrooted(near)
 
     def edges(self, tree: Tree) -> tuple[Edge, ...]:
         """The links of a tree.
@@ -108,15 +127,6 @@ class Layout:
                 busy[rank] += 2
                 busy[parent] += 2
         return max(busy) * MESSAGE_S
-
-    def _centres(self, near: Sequence[Iterable[int]]) -> list[int]:
-        """Whose farthest member is nearest in a tree: it is one of the two that are farthest."""
-        one = self._reach(0, near)
-        one = self._reach(max(one, key=one.__getitem__), near)
-        other = self._reach(max(one, key=one.__getitem__), near)
-        farthest = [max(one[rank].far_s, other[rank].far_s) for rank in range(self._count)]
-        nearest = min(farthest) * (1 + 1e-9)
-        return [rank for rank, far_s in enumerate(farthest) if far_s <= nearest]
 
     def _hang(self, root: int, near: Sequence[Iterable[int]]) -> Piece:
         """The tree of shortest round trips from this root over the links in ``near``."""

@@ -9,7 +9,9 @@ results; this is a heuristic, spread evenly (:mod:`lightning_chaos.planning.redu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import msgspec
 
@@ -71,37 +73,28 @@ class _Mender:
     """Replaces dead links of trees, one tree after the other, so that no live link gets it all."""
 
     def __init__(
-        self, plan: ReducePlan, members: Sequence[str], dead: Sequence[tuple[int, int]]
+        self, plan: ReducePlan, members: Sequence[str], dead: Iterable[tuple[int, int]]
     ) -> None:
-        self._members = members
-        count = len(members)
-        self._near = [set(range(count)) - {rank} for rank in range(count)]
+        self._plan, self._members = plan, members
+        self._dead: dict[int, set[int]] = {}
         for a, b in dead:
-            self._near[a].discard(b)
-            self._near[b].discard(a)
-        self._star = [0] * count
-        self._extra: dict[tuple[int, int], int] = {}
-        self._relayed = [0] * count
-        for tree, share in zip(plan.trees, plan.shares, strict=True):
-            if tree.parents:
-                for rank, parent in enumerate(tree.parents):
-                    self._load(rank, parent, share)
-            else:
-                self._star[tree.root] += share
+            self._dead.setdefault(a, set()).add(b)
+            self._dead.setdefault(b, set()).add(a)
+        self._relayed = [0] * len(members)
 
     def mend(self, tree: Tree, share: int) -> Tree:
         """The tree without dead links; itself if it has none."""
         count, root = len(self._members), tree.root
-        if all(parent in self._near[rank] for rank, parent in tree.links(count)):
+        if not self._hurt(tree):
             return tree
         parents = list(tree.parents) or [root] * count
         below: list[list[int]] = [[] for _ in range(count)]
         loose = set()
         for rank, parent in enumerate(parents):
-            if parent in self._near[rank]:
-                below[parent].append(rank)
-            elif rank != root:
+            if parent in self._dead.get(rank, ()):
                 loose.add(rank)
+            elif rank != root:
+                below[parent].append(rank)
         depth: dict[int, int] = {}
         self._settle(root, 0, below, depth)
         while len(depth) < count:
@@ -113,6 +106,12 @@ class _Mender:
             below[upper].append(lower)
             self._settle(lower, depth[upper] + 1, below, depth)
         return Tree(root, tuple(parents))
+
+    def _hurt(self, tree: Tree) -> bool:
+        """It has a dead link."""
+        if not tree.parents:
+            return tree.root in self._dead
+        return any(tree.parents[rank] in others for rank, others in self._dead.items())
 
     def _settle(self, top: int, depth: int, below: list[list[int]], known: dict[int, int]) -> None:
         """Write down how deep everybody at and below ``top`` is."""
@@ -127,21 +126,17 @@ class _Mender:
         Shallow trees before evenly loaded ones; among equals, by turns from the root on.
         """
         count = len(self._members)
-        best: tuple[tuple[int, int, int, int], tuple[int, int]] | None = None
-        for lower in range(count):
-            if lower in depth:
-                continue
-            for upper in self._near[lower]:
-                if upper not in depth:
-                    continue
-                load = self._relayed[upper] + self._star[upper] + self._star[lower]
-                load += self._extra.get((min(upper, lower), max(upper, lower)), 0)
-                key = depth[upper], load, (upper - root) % count, (lower - root) % count
-                if best is None or key < best[0]:
-                    best = key, (upper, lower)
-        if best is None:
-            raise PlanError(cut_off(self._members, depth))
-        return best[1]
+        left = set(range(count)).difference(depth)
+        for _, level in itertools.groupby(sorted(depth, key=depth.__getitem__), depth.__getitem__):
+            offers = [
+                (self._loaded(upper, lower), (upper - root) % count, (lower - root) % count)
+                for upper in level
+                for lower in left.difference(self._dead.get(upper, ()))
+            ]
+            if offers:
+                _, upper, lower = min(offers)
+                return (upper + root) % count, (lower + root) % count
+        raise PlanError(cut_off(self._members, depth))
 
     @staticmethod
     def _turn(lower: int, parents: list[int], below: list[list[int]], loose: set[int]) -> None:
@@ -153,10 +148,33 @@ class _Mender:
             rank, parents[above], above = above, rank, parents[above]
         loose.remove(rank)
 
-    def _load(self, a: int, b: int, share: int) -> None:
-        if a != b:
-            link = min(a, b), max(a, b)
-            self._extra[link] = self._extra.get(link, 0) + share
+    def _loaded(self, upper: int, lower: int) -> int:
+        """What that link carries already, and what its upper end relays besides."""
+        star, extra = self._loads
+        count = len(self._members)
+        both = extra[upper * count + lower] + extra[lower * count + upper]
+        return self._relayed[upper] + star[upper] + star[lower] + both
+
+    def _load(self, rank: int, parent: int, share: int) -> None:
+        self._loads[1][rank * len(self._members) + parent] += share
+
+    @cached_property
+    def _loads(self) -> tuple[list[int], list[int]]:
+        """By the trees of the plan: over each link of a root's star, and over single ways.
+
+        A lost link that no tree uses needs none of this.
+        """
+        count = len(self._members)
+        star, extra = [0] * count, [0] * count**2
+        for tree, share in zip(self._plan.trees, self._plan.shares, strict=True):
+            if not tree.parents:
+                star[tree.root] += share
+                continue
+            place = 0
+            for parent in tree.parents:  # a root's own way to itself is nobody's link
+                extra[place + parent] += share
+                place += count
+        return star, extra
 
 
 def cut_off(members: Sequence[str], reached: Iterable[int]) -> str:

@@ -11,8 +11,8 @@ For a chain of sizes ``s_j``, counts ``n_ij`` and one choice ``z_j`` in {0, 1} o
 
 The second is the paper's program (*Learning in Chaos*, arXiv 2505.12815), whose products of count
 and size are gone because sizes are few; the first is the second for one size.  PuLP states it, its
-CBC solves it, or HiGHS where `highspy` is installed.  Both say "optimal" when they only ran out of
-time, so nothing counts but a proof.
+CBC solves it, or HiGHS by `highspy`.  Both say "optimal" when they only ran out of time, so nothing
+counts but a proof.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from lightning_chaos.planning.chain import check_chain
 from lightning_chaos.planning.pull import DonorLink, plan_pull
 
 Solver = Literal["cbc", "highs"]
+_NAMES: dict[Solver, str] = {"cbc": "PULP_CBC_CMD", "highs": "HiGHS"}
+"""What PuLP calls them."""
 
 
 class Proved(msgspec.Struct, frozen=True):
@@ -38,6 +40,8 @@ class Proved(msgspec.Struct, frozen=True):
     """Shards per donor."""
     makespan_s: float
     """Calculated from the counts, not read from the solver."""
+    solver: Solver
+    """Who proved it."""
 
 
 def solvers() -> tuple[Solver, ...]:
@@ -47,9 +51,8 @@ def solvers() -> tuple[Solver, ...]:
         ConfigError: PuLP is not installed.
     """
     pulp = _pulp()
-    names: dict[Solver, str] = {"cbc": "PULP_CBC_CMD", "highs": "HiGHS"}
     here = pulp.listSolvers(onlyAvailable=True)
-    return tuple(name for name, called in names.items() if called in here)
+    return tuple(solver for solver, name in _NAMES.items() if name in here)
 
 
 def prove(
@@ -74,8 +77,9 @@ def prove(
         PlanError: the solver has not proved its solution within the limit.
     """
     check_chain(sizes)
-    # The greedy's time only scales the numbers, so that tolerances mean the same for all sizes.
-    scale_s = plan_pull(total_bytes, sizes[0], donors).makespan_s
+    # The greedy's time only scales the numbers: it counts as a thousand, since CBC passes over what
+    # is better by less than 1e-5.
+    scale_s = plan_pull(total_bytes, sizes[0], donors).makespan_s / 1000
     pulp = _pulp()
     with warnings.catch_warnings():
         # of what changes in PuLP 4, which has no solver of its own and is not asked for
@@ -99,6 +103,7 @@ def prove(
                     for donor, n in zip(donors, solved, strict=True)
                     if n
                 ),
+                solver=next(one for one, name in _NAMES.items() if name == engine.name),
             )
     raise PlanError(f"{engine.name} calls a schedule the best that sends nothing: it is broken")
 
@@ -137,9 +142,9 @@ def _engine(pulp: Any, solver: Solver | None, limit_s: float) -> Any:
     if not here or solver not in (*here, None):
         raise ConfigError(
             f"the solver {solver or 'cbc'} is not here; pip install 'lightning-chaos[exact]' "
-            "brings CBC, pip install highspy brings HiGHS"
+            "brings CBC and HiGHS"
         )
-    make = pulp.PULP_CBC_CMD if (solver or here[0]) == "cbc" else pulp.HiGHS
+    make = getattr(pulp, _NAMES[solver or here[0]])
     return make(msg=False, timeLimit=limit_s, gapRel=0.0, gapAbs=0.0)
 
 

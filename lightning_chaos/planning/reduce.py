@@ -9,20 +9,21 @@ What is exact.  The least time of the slowest link is a fractional packing of sp
 no way to use the links both ways alike is faster (Tutte 1961, Nash-Williams 1961: without caps
 of cards it is the worst, over all partitions of the members into p parts, of ``p - 1`` over the
 rate between the parts).  A full mesh of equal links and cards gets exactly that, in stars.  For
-given trees the shares are exact too (:mod:`lightning_chaos.planning.shares`).  The choice of the
-trees is a heuristic, measured against the exact optimum in ``benchmarks/planning_reduce.py``;
-every result brings a bound that is proved, by :meth:`Capacity.bound`.  A link whose two
-directions differ counts as its slower one; other trees for the way up than for the way down
-might do better there.
+given trees the shares are exact too (:mod:`lightning_chaos.planning.shares`), and for four members
+or fewer all trees are given.  The choice among more is a heuristic, measured against the exact
+optimum in ``benchmarks/planning_reduce.py``; every result brings a bound that is proved, by
+:meth:`Capacity.bound`.  A link whose two directions differ counts as its slower one; other trees
+for the way up than for the way down might do better there.
 
 Why not exact: the optimum may need as many trees as there are links, and each piece of each
-bucket costs every member messages.  There are at most three trees for each member here.
+bucket costs every member messages.  At most three trees for each member are tried.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -33,8 +34,10 @@ from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.planning.shares import best_shares
 from lightning_chaos.planning.values import ReducePlan
 
-_GOOD_ENOUGH = 1.05
+_GOOD_ENOUGH = 1.02
 """Direct trees are taken if no others can be faster by more: they relay nothing."""
+_TINY = 4
+"""Most members for whom all trees are tried: there are no more than 16."""
 _MAX_HEIGHT = 3
 _FEW = 24
 """Most members for which shares are exact; they take seconds beyond."""
@@ -76,26 +79,43 @@ def plan_reduce(graph: Graph) -> Reduction:
     Raises:
         PlanError: there are no members, or the links do not join them all.
     """
+    return next(finer_and_finer(graph))
+
+
+def finer_and_finer(graph: Graph) -> Iterator[Reduction]:
+    """That plan, and then with its pieces cut twice, three times … as finely, without end.
+
+    Its slowest link stays as slow; who relays a piece waits less for the whole of it, and everybody
+    has more messages.
+
+    Args:
+        graph: as in :func:`plan_reduce`.
+
+    Raises:
+        PlanError: there are no members, or the links do not join them all.
+    """
     capacity = Capacity(graph)
     if len(graph.members) == 1:
-        return Reduction(mesh_plan(graph.members), math.inf, 0.0, 0.0, math.inf)
+        yield from itertools.repeat(
+            Reduction(mesh_plan(graph.members), math.inf, 0.0, 0.0, math.inf)
+        )
     layout = Layout(capacity)
     quick = layout.quick()
+    quick_s = quick.reach_s + layout.handling_s([quick.tree])
     trees, bound = _choose(capacity)
     slowest_s = _slowest_s(capacity, trees)
-    rooted = [piece for edges, share in trees for piece in layout.pieces(edges, share, slowest_s)]
-    rooted.sort(key=lambda piece: (piece.tree.root, piece.tree.parents))
-    divisor = math.gcd(*(piece.share for piece in rooted))
-    latency_s = max(piece.reach_s for piece in rooted) + layout.handling_s(p.tree for p in rooted)
-    quick_s = quick.reach_s + layout.handling_s([quick.tree])
-    plan = ReducePlan(
-        members=len(graph.members),
-        quick=quick.tree,
-        small_bytes=_small(latency_s - quick_s, quick.byte_s - slowest_s),
-        trees=tuple(piece.tree for piece in rooted),
-        shares=tuple(piece.share // divisor for piece in rooted),
-    )
-    return Reduction(plan, 1 / slowest_s, latency_s, quick_s, bound)
+    for finer in itertools.count(1):
+        pieces = layout.pieces(trees, slowest_s, finer)
+        divisor = math.gcd(*(piece.share for piece in pieces))
+        latency_s = max(p.reach_s for p in pieces) + layout.handling_s(p.tree for p in pieces)
+        plan = ReducePlan(
+            members=len(graph.members),
+            quick=quick.tree,
+            small_bytes=_small(latency_s - quick_s, quick.byte_s - slowest_s),
+            trees=tuple(piece.tree for piece in pieces),
+            shares=tuple(piece.share // divisor for piece in pieces),
+        )
+        yield Reduction(plan, 1 / slowest_s, latency_s, quick_s, bound)
 
 
 def predict(plan: ReducePlan, graph: Graph) -> Reduction:
@@ -140,6 +160,8 @@ def _choose(capacity: Capacity) -> tuple[list[tuple[tuple[Edge, ...], int]], flo
     trees, bound = _weigh(capacity, pool)
     if bound * _slowest_s(capacity, trees) <= _GOOD_ENOUGH:
         return trees, bound
+    if count <= _TINY:
+        return _weigh(capacity, dict.fromkeys(capacity.all_trees(), 0.0))
     for edges, rate in capacity.pool(max(16, 2 * count), height=_MAX_HEIGHT).items():
         pool[edges] = pool.get(edges, 0.0) + rate
     trees, closer = _weigh(capacity, pool)

@@ -121,7 +121,7 @@ class Agreement:
         if stays_frozen or standing.acceptor.frozen:
             # For a change that came to nothing, or a later one that most likely will.
             self._requests.flush("a worker was frozen for a change that came to nothing")
-        standing.said_unreachable = None
+        standing.said_unreachable = self._known_to_all(view, old)
         within = (*view.everybody, *self._requests.leavers)
         standing.evidence.keep_only(within)
         standing.routes.keep_only(within)
@@ -187,7 +187,11 @@ class Agreement:
     # ---- leading ---------------------------------------------------------------------------
 
     def say_unreachable(self, view: View) -> None:
-        """Tell everybody to whom this peer has no link, when that changes."""
+        """Tell everybody to whom this peer has no link, when that changes.
+
+        One whose link has just been lost is told through others only if it leads: it notices
+        itself, or is dead, and hears it with the next heartbeat.
+        """
         standing = self._standing
         uids = view.everybody
         mine = standing.evidence.no_link(uids)
@@ -195,6 +199,8 @@ class Agreement:
         if mine == before:
             return
         standing.said_unreachable = mine
+        later = {u for u in mine if u not in self._told and not standing.routes.direct(u)}
+        later.discard(view.uids[0])
         if mine != self._told:
             reasons = {uid: standing.evidence.why(uid) for uid in mine}
             for uid in mine:
@@ -204,9 +210,22 @@ class Agreement:
             self._told = mine
         standing.evidence.others_say(standing.now, standing.me.uid, mine)
         if mine or before:
+            said = Unreachable(view.epoch, mine)
             for uid in uids:
-                if uid != standing.me.uid:
-                    standing.send(uid, Unreachable(view.epoch, mine))
+                if uid != standing.me.uid and uid not in later:
+                    standing.send(uid, said)
+
+    def _known_to_all(self, view: View, old: View) -> tuple[Uid, ...] | None:
+        """What was said under the last view, if this one shows that it was heard."""
+        standing = self._standing
+        said, me = standing.said_unreachable, standing.me.uid
+        if said is None or not view.everybody <= old.everybody:
+            return None
+        left = tuple(uid for uid in said if uid in view.everybody)
+        if any(view.joins(me, uid) for uid in left):
+            return None
+        standing.evidence.others_say(standing.now, me, left)
+        return left
 
     def run_lead(self) -> str:
         """Propose, commit or wait, as the lead's rules say; several steps may follow at once.

@@ -65,8 +65,8 @@ def _kept_chunks(
 ) -> tuple[dict[int, Uid], tuple[Uid, ...]]:
     """Which results of the next operation stand, who passes each on, and whose they are."""
     first, *others = (reports[uid] for uid in view.uids)
-    attempt = first.current, first.contributors, first.plan
-    if any((r.current, r.contributors, r.plan) != attempt for r in others):
+    attempt = first.current, first.contributors, first.plan, first.chunks
+    if any((r.current, r.contributors, r.plan, r.chunks) != attempt for r in others):
         return {}, ()  # somebody did not contribute, or has let go of what is held elsewhere
     holders: dict[int, Uid] = {}
     for uid in view.uids:

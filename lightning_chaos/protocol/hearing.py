@@ -37,7 +37,9 @@ from lightning_chaos.protocol.messages import (
 )
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.survey import Survey
-from lightning_chaos.protocol.values import Uid, View
+from lightning_chaos.protocol.values import Ballot, Proposal, Uid, View
+
+_LEAP = 1 << 32
 
 
 class Hearing:
@@ -79,7 +81,7 @@ class Hearing:
         match message:
             case Status():
                 self._on_status(sender, message)
-            case ViewNews(view=view):
+            case ViewNews(view=view) if self._fit(sender, view):
                 self._arrival.news(sender, view)
             case Offer() | Accept() | Withdraw():
                 self._arrival.heard(sender, message)
@@ -96,13 +98,13 @@ class Hearing:
                 self._on_unreachable(sender, epoch, uids)
             case LastWord(uid=uid, reason=reason):
                 self._on_last_word(sender, uid, reason)
-            case Prepare():
+            case Prepare() if self._may_propose(sender, message.proposal):
                 self._agreement.on_prepare(sender, message)
             case Ack():
                 self._agreement.on_ack(sender, message)
-            case Nack():
+            case Nack() if not self._leaps(message.promised):
                 self._agreement.on_nack(sender, message)
-            case Commit():
+            case Commit() if self._fit(sender, message.proposal.view):
                 self._on_commit(sender, message)
             case Abort(ballot=ballot):
                 self._standing.acceptor.abort(ballot)
@@ -117,12 +119,35 @@ class Hearing:
             case _:
                 pass
 
+    def _fit(self, sender: Uid, view: View) -> bool:
+        """Nobody can work by a view whose plan does not serve its members."""
+        if any(p.view == view for p in self._standing.acceptor.acked):
+            return True  # it was looked at when it was agreed to
+        if view.plan_problem is None:
+            return True
+        text = f"{sender} tells a view that is none: {view.plan_problem}"
+        self._standing.log(text, Level.WARNING)
+        return False
+
+    def _may_propose(self, sender: Uid, proposal: Proposal) -> bool:
+        """Of those who build on the view installed here, only its members propose."""
+        view = self._standing.view
+        if proposal.ballot.proposer != sender or self._leaps(proposal.ballot):
+            return False
+        return view is None or proposal.base != view.epoch or view.rank(sender) is not None
+
+    def _leaps(self, ballot: Ballot) -> bool:
+        """No run gets there: who took it for a promise could hardly count on from it."""
+        return ballot.counter - self._standing.acceptor.promised.counter > _LEAP
+
     def _on_carry(self, hop: Uid, carry: Carry) -> None:
         """Take in what is for this peer; pass on what is not."""
         standing = self._standing
         if carry.origin == standing.me.uid:
             return
-        standing.routes.came(carry.origin, hop)
+        within = standing.view.everybody if standing.view is not None else ()
+        if not standing.routes.came(carry.origin, hop, within):
+            return
         if carry.to != standing.me.uid:
             further = standing.hop(carry.to)
             if further is not None and further != hop and carry.hops > 1:
@@ -142,12 +167,12 @@ class Hearing:
     ) -> None:
         wishes = self._agreement.lead.drafts.wishes
         match message:
-            case JoinRequest(member=member, unreachable=uids):
+            case JoinRequest(member=member, unreachable=uids) if member.uid == sender:
                 self._evidence.others_say(self._standing.now, member.uid, uids)
                 wishes.join(self._standing.now, message)
             case JoinReady(round=round_):
                 wishes.learner_ready(sender, round_)
-            case LeaveRequest(uid=uid):
+            case LeaveRequest(uid=uid) if uid == sender:
                 wishes.leave(uid)
             case FlushRequest(epoch=epoch, reason=reason):
                 view = self._standing.view

@@ -17,6 +17,8 @@ import msgspec
 
 from lightning_chaos.protocol.values import Claim, Lineage, Member, Uid, View
 
+MOST_KNOWN = 1024
+"""So many lineages are remembered: there cannot be more islands than members."""
 MOST_SOUGHT = 16
 """So many of those that were lost last are called again and again."""
 
@@ -38,6 +40,8 @@ class Islands:
     def hear(self, view: View) -> bool:
         """Somebody's view of another lineage; whether it says anything new."""
         known = self.known.get(view.lineage.name)
+        if known is None and len(self.known) >= MOST_KNOWN:
+            return False
         if known is not None and known.epoch >= view.epoch and known.worth >= view.worth:
             return False
         self.known[view.lineage.name] = view

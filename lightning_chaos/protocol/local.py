@@ -10,8 +10,20 @@ from __future__ import annotations
 import msgspec
 
 from lightning_chaos.errors import WireError
-from lightning_chaos.protocol.messages import Fingerprint
-from lightning_chaos.protocol.values import Ballot, Decision, Host, Member, Report, Uid, View
+from lightning_chaos.protocol.messages import Fingerprint, Seconds
+from lightning_chaos.protocol.readings import Reading
+from lightning_chaos.protocol.values import (
+    Ballot,
+    Count,
+    Decision,
+    Host,
+    Member,
+    Report,
+    Round,
+    Uid,
+    Uids,
+    View,
+)
 
 
 class Local(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -27,9 +39,9 @@ class Standing(Local, frozen=True, array_like=True, tag=True):
     me: Member
     newcomer: bool
     view: View
-    round: int
+    round: Round
     """Highest round known to be begun, -1 before the first."""
-    told: tuple[int, int] = (-1, 0)
+    told: tuple[Round, Count] = (-1, 0)
     """Generation and rounds of the last round that any candidate's run logs tell of."""
 
 
@@ -40,7 +52,7 @@ class Beat(Local, frozen=True, array_like=True, tag=True):
 class Permit(Local, frozen=True, array_like=True, tag=True):
     """Rounds up to this one may be started, under the views installed so far."""
 
-    upto: int
+    upto: Round
 
 
 class Freeze(Local, frozen=True, array_like=True, tag=True):
@@ -72,10 +84,16 @@ class Removed(Local, frozen=True, array_like=True, tag=True):
     """Addresses ``host:port`` of those who went on, as far as they are known."""
 
 
+class GaveUp(Local, frozen=True, array_like=True, tag=True):
+    """This node has waited long enough for a quorum; its training ends."""
+
+    reason: str
+
+
 class RunOver(Local, frozen=True, array_like=True, tag=True):
     """The run this node looked for has finished."""
 
-    round: int
+    round: Round
 
 
 class AllDone(Local, frozen=True, array_like=True, tag=True):
@@ -97,7 +115,13 @@ class Waiting(Local, frozen=True, array_like=True, tag=True):
 class Timeout(Local, frozen=True, array_like=True, tag=True):
     """Longest silence to be tolerated from now on: round trips have been measured."""
 
-    seconds: float
+    seconds: Seconds
+
+
+class RoundTrips(Local, frozen=True, array_like=True, tag=True):
+    """Round trips to the members, as far as they are known; said when one has changed."""
+
+    seconds: dict[Uid, Seconds]
 
 
 class NoLink(Local, frozen=True, array_like=True, tag=True):
@@ -113,24 +137,24 @@ class AskSeat(Local, frozen=True, array_like=True, tag=True):
     """The worker is ready to train; a newcomer's peer now asks for a seat."""
 
     fingerprint: Fingerprint
-    at_round: int = -1
+    at_round: Round = -1
     """Ask only when the run has begun this round."""
-    samples: int = 0
+    samples: Count = 0
     """Committed by the rounds that this worker's state holds, over all data epochs."""
 
 
 class Begun(Local, frozen=True, array_like=True, tag=True):
     """The worker has started this round."""
 
-    round: int
-    samples: int = 0
+    round: Round
+    samples: Count = 0
     """Samples committed by the rounds before, over all data epochs."""
 
 
 class Slow(Local, frozen=True, array_like=True, tag=True):
     """Who is slow, as all workers conclude from the figures of the rounds."""
 
-    uids: tuple[Uid, ...]
+    uids: Uids
 
 
 class Frozen(Local, frozen=True, array_like=True, tag=True):
@@ -143,15 +167,15 @@ class Frozen(Local, frozen=True, array_like=True, tag=True):
 class Pulling(Local, frozen=True, array_like=True, tag=True):
     """A learner's progress; silence for too long costs it its place."""
 
-    bytes: int
-    total: int
+    bytes: Count
+    total: Count
 
 
 class Pulled(Local, frozen=True, array_like=True, tag=True):
     """A learner holds the whole state at the begin of this round."""
 
-    epoch: int
-    round: int
+    epoch: Count
+    round: Round
 
 
 class Broken(Local, frozen=True, array_like=True, tag=True):
@@ -162,37 +186,45 @@ class Broken(Local, frozen=True, array_like=True, tag=True):
     mended: bool
 
 
+class Restored(Local, frozen=True, array_like=True, tag=True):
+    """There is a data link again, and nothing was lost on it that counts."""
+
+    uid: Uid
+
+
 class Late(Local, frozen=True, array_like=True, tag=True):
     """This worker has given all to an operation and waits; said again and again."""
 
     operation: str
-    seconds: float
-    owing: dict[Uid, int]
+    seconds: Seconds
+    owing: dict[Uid, Count]
     """Whom it waits for, and how many workers in turn that one may be waiting for, with itself."""
 
 
 class Allowance(Local, frozen=True, array_like=True, tag=True):
     """How long others should wait for this worker before they count it as hung."""
 
-    seconds: float
+    seconds: Seconds
 
 
 class Measured(Local, frozen=True, array_like=True, tag=True):
     """What this worker's data links carry, as far as that is known."""
 
-    rates: dict[Uid, float]
-    """Of what comes from each, bytes/s."""
-    total_bytes: int
+    rates: dict[Uid, Reading]
+    """Of what comes from each."""
+    total_bytes: Count
     """Of the longest vector that is reduced."""
     host: Host | None = None
     """How its machine is doing."""
+    losses: dict[Uid, float] = {}
+    """Of what goes to each, the share that was lost, 0..1."""
 
 
 class SawEpoch(Local, frozen=True, array_like=True, tag=True):
     """A frame of an epoch that this worker has not installed came from that member."""
 
     uid: Uid
-    epoch: int
+    epoch: Count
 
 
 class Word(Local, frozen=True, array_like=True, tag=True):
@@ -209,7 +241,7 @@ class Leaving(Local, frozen=True, array_like=True, tag=True):
 class Done(Local, frozen=True, array_like=True, tag=True):
     """Training ended after this round."""
 
-    round: int
+    round: Round
 
 
 class Farewell(Local, frozen=True, array_like=True, tag=True):
@@ -226,11 +258,13 @@ AnyLocal = (
     | Install
     | Refused
     | Removed
+    | GaveUp
     | RunOver
     | AllDone
     | Stop
     | Waiting
     | Timeout
+    | RoundTrips
     | NoLink
     | AskSeat
     | Begun
@@ -239,6 +273,7 @@ AnyLocal = (
     | Pulling
     | Pulled
     | Broken
+    | Restored
     | Late
     | Allowance
     | Measured

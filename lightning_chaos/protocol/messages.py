@@ -12,18 +12,25 @@ from typing import Annotated
 import msgspec
 
 from lightning_chaos.errors import WireError
-from lightning_chaos.protocol.trips import NO_ECHO, Echo
+from lightning_chaos.protocol.readings import Trust
+from lightning_chaos.protocol.trips import NO_ECHO
 from lightning_chaos.protocol.values import (
     Ballot,
+    Count,
     Decision,
     Host,
     Member,
+    Members,
     Proposal,
     Report,
+    Round,
     Uid,
+    Uids,
     View,
 )
 
+MOST_HOPS = 16
+"""A message that has passed so many is dropped: views differ while they change."""
 Fingerprint = tuple[tuple[str, str], ...]
 """Settings that members must share: (name, value) in the order they are compared."""
 
@@ -31,8 +38,14 @@ Fingerprint = tuple[tuple[str, str], ...]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 """Neither negative nor endless, and a number."""
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+Micros = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+"""Microseconds, modulo 2³²."""
 Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
-"""A measured figure on a scale of ratios (:mod:`.figures`), 0 if it is not known."""
+"""A measured figure on a scale of ratios (:mod:`.scales`), 0 if it is not known."""
+
+MOST_MBIT = 10**9
+"""That a network card may say."""
+Mbit = Annotated[int, msgspec.Meta(ge=0, le=MOST_MBIT)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -58,23 +71,23 @@ class Refuse(Message, frozen=True, array_like=True, tag=True):
 class Status(Message, frozen=True, array_like=True, tag=True):
     """Where the sender stands; sent after Hello, on change and as heartbeat."""
 
-    epoch: int
+    epoch: Count
     """Epoch installed, 0 if none."""
-    round: int
+    round: Round
     """Highest round begun, -1 before the first."""
-    finished: int = -1
+    finished: Round = -1
     """Round after which the sender's training ended, -1 while it trains."""
     waiting: str = ""
     """What the sender waits for, for people."""
-    unreachable: tuple[Uid, ...] = ()
+    unreachable: Uids = ()
     """What :class:`Unreachable` said last, for whoever missed it."""
-    sent: int = 0
+    sent: Micros = 0
     """The sender's clock, microseconds modulo 2³², 0 if nobody measures with it (:mod:`.trips`)."""
-    echo: Echo = NO_ECHO
+    echo: tuple[Micros, Micros] = NO_ECHO
     """What it read of the receiver's clock in its last heartbeat, and how long ago."""
     allows: Seconds = 0.0
     """How long others should wait for its worker, seconds; 0: it does not say."""
-    slow: tuple[Uid, ...] = ()
+    slow: Uids = ()
     """Members that compute far longer than the others, for people."""
 
 
@@ -105,7 +118,7 @@ class Withdraw(Message, frozen=True, array_like=True, tag=True):
 class Introduce(Message, frozen=True, array_like=True, tag=True):
     """Candidates to whom the sender is linked, for one that may not know them."""
 
-    members: tuple[Member, ...]
+    members: Members
 
 
 class JoinRequest(Message, frozen=True, array_like=True, tag=True):
@@ -113,15 +126,15 @@ class JoinRequest(Message, frozen=True, array_like=True, tag=True):
 
     member: Member
     fingerprint: Fingerprint
-    unreachable: tuple[Uid, ...] = ()
+    unreachable: Uids = ()
     """Members that it has dialled in vain: it needs no link to everybody."""
 
 
 class JoinReady(Message, frozen=True, array_like=True, tag=True):
     """A learner holds the whole state at the begin of that round."""
 
-    epoch: int
-    round: int
+    epoch: Count
+    round: Round
 
 
 class LeaveRequest(Message, frozen=True, array_like=True, tag=True):
@@ -133,15 +146,15 @@ class LeaveRequest(Message, frozen=True, array_like=True, tag=True):
 class FlushRequest(Message, frozen=True, array_like=True, tag=True):
     """A member lost frames on a link that works again: flush without changing the members."""
 
-    epoch: int
+    epoch: Count
     reason: str
 
 
 class Unreachable(Message, frozen=True, array_like=True, tag=True):
     """All of the view to whom the sender has no link at present (empty: it has all links)."""
 
-    epoch: int
-    uids: tuple[Uid, ...]
+    epoch: Count
+    uids: Uids
 
 
 class LastWord(Message, frozen=True, array_like=True, tag=True):
@@ -174,8 +187,8 @@ class Nack(Message, frozen=True, array_like=True, tag=True):
     ballot: Ballot
     reason: str
     promised: Ballot
-    epoch: int
-    granted: int
+    epoch: Count
+    granted: Round
     """Highest round its worker has a permit for."""
     prior: tuple[Proposal, ...] = ()
     final: bool = False
@@ -198,18 +211,26 @@ class Abort(Message, frozen=True, array_like=True, tag=True):
 class AskCommit(Message, frozen=True, array_like=True, tag=True):
     """The sender saw a frame of an epoch above its own and asks for the COMMIT."""
 
-    epoch: int
+    epoch: Count
 
 
 class LinkFigures(Message, frozen=True, array_like=True, tag=True):
     """What a member has measured of its links to all others, told to the lead; by rank."""
 
-    epoch: int
+    epoch: Count
     """Of the view whose members they are."""
     rates: tuple[Step, ...]
     """Of what comes from each."""
     trips: tuple[Step, ...]
     """Round trip to each."""
+    trusts: tuple[Trust, ...]
+    """How each rate was learned."""
+    ages: tuple[Step, ...]
+    """Of each rate."""
+    losses: tuple[Step, ...]
+    """Share lost of what goes to each."""
+    card_mbit: Mbit = 0
+    """Nominal speed of its network card, 0 if it is not known."""
 
 
 class Gauges(Message, frozen=True, array_like=True, tag=True):
@@ -226,8 +247,8 @@ class Carry(Message, frozen=True, array_like=True, tag=True):
 
     origin: Uid
     to: Uid
-    hops: int
-    """How many more may pass it on."""
+    hops: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOPS)]
+    """How many more may pass it on, and the receiver itself."""
     content: bytes
     """The message, encoded."""
 

@@ -8,7 +8,7 @@ made for links that have changed since is held to no promise of old.
 
 from __future__ import annotations
 
-from lightning_chaos.planning.graph import Graph
+from lightning_chaos.planning.graph import Graph, counted
 from lightning_chaos.planning.mesh import mesh_plan, reroute
 from lightning_chaos.planning.values import Pair, ReducePlan
 from lightning_chaos.protocol.events import Replan, Replanned
@@ -41,12 +41,12 @@ class Replanning:
 
         Args:
             view: installed.
-            graph: its links, None while they are not known.
+            graph: its links as measured, None while nothing is known of them.
             total_bytes: of the longest vector that is reduced, 0 if it is not known.
         """
         if graph is None or not total_bytes:
             return None
-        question = (graph, view.plan, total_bytes)
+        question = (counted(graph), view.plan, total_bytes)
         if question == self._asked:
             return None
         self._asked = question

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.values import Uid
 
-MOST_HOPS = 16
-"""A message that has passed so many is dropped: views differ while they change."""
+MOST_STRANGERS = 1024
+"""The ways to so many who are in no view are remembered, until the next view is installed."""
 
 
 class Routes:
@@ -28,9 +28,22 @@ class Routes:
         self.backs: dict[Uid, Uid] = {}
         """Through whom a message of each came last."""
 
-    def came(self, origin: Uid, hop: Uid) -> None:
-        """A message of that origin came through that neighbour: so may the answer."""
+    def came(self, origin: Uid, hop: Uid, within: Collection[Uid]) -> bool:
+        """A message of that origin came through that neighbour: so may the answer.
+
+        Args:
+            origin: who said it.
+            hop: who passed it on.
+            within: members and learners of the view.
+
+        Returns:
+            False if it is one stranger too many: nothing that it says may be remembered.
+        """
+        known = origin in self.backs or origin in within or origin in self._linked
+        if not known and len(self.backs) >= MOST_STRANGERS + len(within):
+            return False
         self.backs[origin] = hop
+        return True
 
     def keep_only(self, uids: Collection[Uid]) -> None:
         """Forget the ways to those who are not linked and not in the view."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.acceptor import Acceptor
@@ -11,6 +11,7 @@ from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, T
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import Islands
 from lightning_chaos.protocol.messages import (
+    MOST_HOPS,
     AnyMessage,
     Carry,
     Commit,
@@ -21,7 +22,7 @@ from lightning_chaos.protocol.messages import (
 )
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.quorum import may_commit
-from lightning_chaos.protocol.routes import MOST_HOPS, Routes
+from lightning_chaos.protocol.routes import Routes
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.trips import NO_ECHO, Echo, Trips
 from lightning_chaos.protocol.values import Member, Uid, View
@@ -30,6 +31,13 @@ from lightning_chaos.protocol.wait import Wait
 START_ADVICE = (
     "Start the others, or set min_members (CHAOS_MIN_MEMBERS) to fewer or start_timeout "
     "(CHAOS_START_TIMEOUT) to more"
+)
+
+
+QUORUM_ADVICE = (
+    "Bring the others back and start this node again, or set quorum='any' (CHAOS_QUORUM) at all "
+    "nodes to let a side without a quorum go on alone; quorum_timeout (CHAOS_QUORUM_TIMEOUT) says "
+    "how long to wait"
 )
 
 
@@ -126,6 +134,14 @@ class Standing:
         elif to in self.linked:  # if it is silent, it may still hear
             self.out.append(Send(to, message))
 
+    def send_again(self, to: Uid, messages: Iterable[Message]) -> None:
+        """Send what a neighbour to whom the link is lost did not get: through others, if at all."""
+        for message in messages:
+            if not isinstance(message, Carry):
+                self.send(to, message)
+            elif (hop := self.hop(message.to)) is not None:
+                self.pass_on(hop, message)
+
     def pass_on(self, hop: Uid, carry: Carry) -> None:
         """Give a neighbour a message for somebody else."""
         self.out.append(Send(hop, carry))
@@ -185,6 +201,8 @@ class Standing:
     def forget_strangers(self) -> None:
         """Who is neither linked nor in the view is no neighbour any more."""
         known = {*self.linked, *(self.view.everybody if self.view is not None else ())}
+        carried = self.routes.backs.keys()
+        self.statuses = {u: s for u, s in self.statuses.items() if u in known or u in carried}
         self.trips.keep_only(known)
         self.timeouts.keep_only(known)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import KeysView
 from functools import cached_property
 from typing import Annotated
@@ -12,8 +13,19 @@ from lightning_chaos.planning.values import ReducePlan
 
 PROTOCOL_VERSION = 1
 
+MOST_IN_VIEW = 4096
+"""So many members a view can have, and a list of them on the wire."""
+_MOST = 1 << 62
+"""No number that is told is larger: what is counted on from it still fits in 64 bits."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
+Round = Annotated[int, msgspec.Meta(ge=-1, le=_MOST)]
+"""-1: before the first one."""
+Chunk = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+"""As in the header of a frame."""
+
 Uid = str
 """One incarnation of one node: ``name/incarnation`` (see :attr:`Member.uid`)."""
+Uids = Annotated[tuple[Uid, ...], msgspec.Meta(max_length=MOST_IN_VIEW)]
 
 
 Pair = tuple[Uid, Uid]
@@ -28,13 +40,13 @@ def pair_of(a: Uid, b: Uid) -> Pair:
 class Past(msgspec.Struct, frozen=True, array_like=True):
     """What an incarnation brings of the run's past when it starts (design §4, lineage)."""
 
-    generation: int = -1
+    generation: Round = -1
     """Of the checkpoint that it would go on from; -1 without one."""
-    samples: int = 0
+    samples: Count = 0
     """Committed up to that checkpoint, in all generations that led there."""
-    rounds: int = 0
+    rounds: Count = 0
     """The same in rounds."""
-    told: tuple[int, int] = (-1, 0)
+    told: tuple[Round, Count] = (-1, 0)
     """Generation and rounds of the last round that its run logs tell of."""
 
     @property
@@ -52,14 +64,14 @@ class Member(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     node: str
     """Name of the node, the same for all incarnations."""
-    incarnation: int
+    incarnation: Count
     """Nanoseconds since 1970 at the start of the peer: later ones are larger."""
     host: str
     """Address others dial; with :attr:`port` the node's one inbound door."""
     port: int
     machine: str = ""
     """Names boot, machine and pid namespace: equal where one process can see the other's pid."""
-    pid: int = 0
+    pid: Count = 0
     """Process id of the peer on :attr:`machine`."""
     past: Past = Past()
     """What it brought when it started."""
@@ -75,19 +87,22 @@ class Member(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return f"{self.host}:{self.port}"
 
 
+Members = Annotated[tuple[Member, ...], msgspec.Meta(max_length=MOST_IN_VIEW)]
+
+
 class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Number of a proposal; a higher one supersedes a lower one."""
 
-    counter: int = 0
+    counter: Count = 0
     proposer: Uid = ""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
     """What a lineage brings when it meets others: from then on it is fixed towards them."""
 
-    samples: int
+    samples: Count
     """Samples committed by the rounds before the lead's present one, over all data epochs."""
-    against: tuple[str, ...]
+    against: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_IN_VIEW)]
     """Names of the lineages that had been met when it was made."""
 
 
@@ -98,7 +113,7 @@ class Lineage(msgspec.Struct, frozen=True, array_like=True):
     """Who founded the run."""
     island: str = ""
     """``uid@epoch`` of who split off without a quorum (``quorum="any"``); '' for the run itself."""
-    apart: tuple[Member, ...] = ()
+    apart: Members = ()
     """Whom it went on without (``quorum="any"`` alone), the latest last: perhaps they do too."""
     claim: Claim | None = None
     """None until it has met another lineage; within a lineage claims only grow."""
@@ -121,15 +136,15 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """An agreed membership: who is in, who learns, and how they reduce."""
 
     run: str
-    generation: int
+    generation: Count
     """Restarts of the run from a checkpoint so far."""
-    epoch: int
+    epoch: Count
     """Grows with every view; never repeats."""
-    members: tuple[Member, ...]
+    members: Members
     """Oldest first: index = rank, ``members[0]`` is the lead and rank zero."""
-    learners: tuple[Member, ...]
+    learners: Members
     """Newcomers that pull the state; they contribute nothing and count in no quorum."""
-    switch: int
+    switch: Round
     """First round that runs under this view."""
     plan: ReducePlan
     missing: tuple[Pair, ...] = ()
@@ -139,6 +154,8 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def plan_problem(self) -> str | None:
         """Why the plan does not serve the members, None if it does."""
+        if len(self._ranks) < len(self.members):
+            return "somebody is a member twice"
         return self.plan.check(self.uids, self.missing)
 
     @property
@@ -189,9 +206,6 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return {uid: rank for rank, uid in enumerate(self.uids)}
 
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
 class Host(msgspec.Struct, frozen=True, array_like=True):
     """How a node's machine is doing."""
 
@@ -211,8 +225,8 @@ class Host(msgspec.Struct, frozen=True, array_like=True):
 class OpId(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Number of a collective operation: the k-th since the begin of a round."""
 
-    round: int
-    k: int
+    round: Round
+    k: Count
 
     def __str__(self) -> str:
         return f"{self.round}.{self.k}"
@@ -227,16 +241,25 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """It still holds the results of :attr:`finished` and can pass them on."""
     current: OpId | None
     """The operation begun and not finished, if any."""
-    held: tuple[int, ...]
-    """Chunks of :attr:`current` whose result it holds whole."""
-    chunks: int
+    held: tuple[Chunk, ...]
+    """Chunks of :attr:`current` whose result it holds whole, ascending."""
+    chunks: Chunk
     """Number of chunks of :attr:`current`."""
-    contributors: tuple[Uid, ...]
+    contributors: Uids
     """Who contributed to the held chunks: the members under which the attempt ran."""
-    begun_round: int
+    begun_round: Round
     """Highest round whose batch this worker has fetched."""
     plan: int = 0
     """Mark of the plan by which :attr:`current` is cut and added up."""
+
+    def __post_init__(self) -> None:
+        """A decoder makes of this that the message is none."""
+        held = self.held
+        if held and (self.current is None or held[-1] >= self.chunks):
+            where = f"of {self.chunks} in operation {self.current}"
+            raise ValueError(f"a report of chunk {held[-1]} {where}, which does not have it")
+        if any(a >= b for a, b in itertools.pairwise(held)):
+            raise ValueError(f"a report whose chunks are not in order: {held}")
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True):
@@ -244,15 +267,15 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
 
     finished: OpId
     """All members complete this operation first."""
-    sources: tuple[Uid, ...]
+    sources: Uids
     """Who still keeps its results, and passes them on; nobody if nobody is behind."""
-    behind: tuple[Uid, ...]
+    behind: Uids
     """Members that lack it."""
-    held: dict[int, Uid]
+    held: dict[Chunk, Uid]
     """Chunks of the next operation whose results are kept, and from whom each is passed on."""
-    contributors: tuple[Uid, ...]
+    contributors: Uids
     """Whose contributions the kept chunks hold; empty when all is done again."""
-    data_from: int
+    data_from: Count
     """First round whose samples are shared out under the new view."""
 
 
@@ -260,7 +283,7 @@ class Proposal(msgspec.Struct, frozen=True, array_like=True):
     """A view that a member asks the others to agree to."""
 
     ballot: Ballot
-    base: int
+    base: Count
     """Epoch of the view it replaces."""
     view: View
     planned: bool

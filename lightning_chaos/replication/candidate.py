@@ -19,18 +19,20 @@ class Candidate:
     source: Source
     share: DonorShare
     gauge: Gauge
+    fellow: bool = False
+    """It is another newcomer, and passes on what it pulls itself."""
     manifest: Manifest | None = None
     out: bool = False
     declined: bool = False
     wrong_shards: int = 0
     certain: bool = False
-    """A plan was made with the rate that its transfer showed."""
+    """A plan was made with the rate that its transfer has shown for good."""
 
     @classmethod
-    def of(cls, source: Source) -> Candidate:
+    def of(cls, source: Source, *, fellow: bool = False) -> Candidate:
         """Before anything was heard of it."""
         share = DonorShare(source.uid, source.name)
-        return cls(source, share, Gauge(source.rate_bytes_per_s))
+        return cls(source, share, Gauge(source.rate_bytes_per_s), fellow)
 
     def gave(self, size: int, began_s: float, now_s: float) -> None:
         """A shard of so many bytes was taken.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.image import StateImage
+from lightning_chaos.replication.sending import send_shard, wait_turn
 from lightning_chaos.replication.shard_channel import Heard, ShardChannel
+from lightning_chaos.replication.shelf import NOT_YET_EVERY_S, Shelf
 from lightning_chaos.replication.wire import (
     Ask,
     LocalReply,
@@ -25,16 +28,11 @@ from lightning_chaos.replication.wire import (
     WantLocal,
 )
 from lightning_chaos.transport.pacer import Pacer
-from lightning_chaos.transport.train import TRAIN_BYTES
+from lightning_chaos.transport.train import TRAIN_BYTES, TRAIN_WRITE_BYTES
 
-PIECE_BYTES = 64 << 10
-"""At most so much leaves at once, so that other traffic of the link gets its turns."""
-NOT_YET_EVERY_S = 0.25
+_STRANGER_S = 30.0
+"""Views reach learner and donor one after the other, but not so far apart, seconds."""
 _SERVED = Refuse("it goes on training and serves this state no more")
-_PACED_TRAIN_PIECE_BYTES = 8 << 10
-"""A train in one piece would not show what this side's own limit makes of it."""
-_TINY_WAIT_S = 0.0005
-"""Shorter waits are left to grow: the pacer books time, it does not forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +75,18 @@ class Donor:
         self._pacer_for = pacer_for
         self._tls = tls
         self._patience_s = patience_s
+        self._guests: frozenset[Uid] = frozenset()
         self._offer: _Offer | None = None
+        self._shelf: Shelf | None = None
         self._over: dict[Uid, Refuse] = {}
         self._changed = asyncio.Event()
         self._services: set[_Service] = set()
         self._tasks: set[asyncio.Task[object]] = set()
+
+    def admit(self, uids: Collection[Uid]) -> None:
+        """From now on these may ask, and nobody else: they have a place in the newest view."""
+        self._guests = frozenset(uids)
+        self._changed.set()
 
     def offer(self, image: StateImage, learners: Collection[Uid]) -> None:
         """Serve this image to these learners from now on."""
@@ -98,6 +103,11 @@ class Donor:
     def withdraw(self) -> None:
         """Serve no more: training goes on, and the image is no longer true."""
         self._end_offer()
+        self._changed.set()
+
+    def pass_on(self, shelf: Shelf | None) -> None:
+        """Send what is on this shelf, if any, to those it is for: this node pulls as they do."""
+        self._shelf = shelf
         self._changed.set()
 
     async def serve(self, sock: socket.socket) -> str:
@@ -151,11 +161,16 @@ class Donor:
             return _refuse(channel, Refuse(f"the first message is {type(ask).__name__}, not Ask"))
         if ask.run != self._run:
             return _refuse(channel, Refuse(f"this is run {self._run!r}, not {ask.run!r}"))
+        if not await self._admitted(ask, channel):
+            return _refuse(channel, Refuse(f"{ask.learner} has no place in the view known here"))
         pacer = self._pacer_for(ask.learner)
         await self._send_train(channel, pacer)
         found = await self._image_for(ask, channel)
         if isinstance(found, Refuse):
             return _refuse(channel, found)
+        if isinstance(found, Shelf):
+            await found.serve(channel, pacer, lambda: self._knows(ask.learner), self._patience_s)
+            return ""
         service = _Service(channel)
         self._services.add(service)
         try:
@@ -169,8 +184,22 @@ class Donor:
         finally:
             self._services.discard(service)
 
-    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Refuse:
-        """The offer asked for as soon as it is there, or why there is none."""
+    async def _admitted(self, ask: Ask, channel: ShardChannel) -> bool:
+        """Whether who asks has a place; it may hear of that before this donor does."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(self._patience_s, _STRANGER_S)):
+                while not channel.closing:
+                    if self._knows(ask.learner):
+                        return True
+                    await self._not_yet(channel)
+        return False
+
+    def _knows(self, uid: Uid) -> bool:
+        offered = self._offer is not None and uid in self._offer.learners
+        return offered or uid in self._guests or uid in self._over
+
+    async def _image_for(self, ask: Ask, channel: ShardChannel) -> _Offer | Shelf | Refuse:
+        """The offer or shelf asked for as soon as it is there, or why there is none."""
         try:
             async with asyncio.timeout(self._patience_s):
                 while not channel.closing:
@@ -178,12 +207,20 @@ class Donor:
                         return self._offer
                     if ask.learner in self._over:
                         return self._over[ask.learner]
-                    channel.send(NotYet())
-                    self._changed.clear()
-                    await _wait_briefly(self._changed)
+                    if self._shelf is not None and ask.learner in self._shelf.fellows:
+                        return self._shelf
+                    await self._not_yet(channel)
         except TimeoutError:
             return Refuse(f"no state to serve within {self._patience_s:g} s")
         return Refuse("the learner has gone")
+
+    async def _not_yet(self, channel: ShardChannel) -> None:
+        """Say so, and wait until something has changed, but not for long."""
+        channel.send(NotYet())
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOT_YET_EVERY_S):
+                await self._changed.wait()
 
     async def _answer(self, message: Heard, offer: _Offer, service: _Service, pacer: Pacer) -> str:
         """Serve one request; returns what was wrong with it, if anything."""
@@ -192,8 +229,16 @@ class Donor:
                 service.channel.send(LocalReply(offer.image.local))
                 await service.channel.drain(self._patience_s)
             case Want(index) if 0 <= index < offer.image.manifest.shards:
+                offset, length = offer.image.manifest.span(index)
                 service.within_shard = True
-                await self._send_shard(index, offer, service.channel, pacer)
+                await send_shard(
+                    Shard(index, length),
+                    offer.image.read(offset, length),
+                    service.channel,
+                    pacer,
+                    valid=lambda: self._offer is offer,
+                    patience_s=self._patience_s,
+                )
                 service.within_shard = False
             case Want(index):
                 return f"there is no shard {index}"
@@ -205,55 +250,14 @@ class Donor:
         """Before the image is there, when the link has nothing else to do; no bytes twice alike,
         so that nothing on the way can make them fewer."""
         channel.send(Train(TRAIN_BYTES))
-        size = _PACED_TRAIN_PIECE_BYTES if pacer.limited else TRAIN_BYTES
         data = memoryview(os.urandom(TRAIN_BYTES))
-        for start in range(0, TRAIN_BYTES, size):
-            wait_s = pacer.reserve(size)
-            if wait_s > _TINY_WAIT_S:
-                await asyncio.sleep(wait_s)
-            channel.send_raw(data[start : start + size])
+        for start in range(0, TRAIN_BYTES, TRAIN_WRITE_BYTES):
+            await wait_turn(pacer, TRAIN_WRITE_BYTES)
+            channel.send_raw(data[start : start + TRAIN_WRITE_BYTES], apart=True)
         await channel.drain(self._patience_s)
-
-    async def _send_shard(
-        self, index: int, offer: _Offer, channel: ShardChannel, pacer: Pacer
-    ) -> None:
-        offset, length = offer.image.manifest.span(index)
-        channel.send(Shard(index, length))
-        for piece in _pieces(offer.image.read(offset, length)):
-            wait_s = pacer.reserve(len(piece))
-            if wait_s > _TINY_WAIT_S:
-                await asyncio.sleep(wait_s)
-            if self._offer is not offer or channel.closing:
-                return  # withdrawn (the memory may change from here on), or nobody listens
-            channel.send_raw(piece)
-            await channel.drain(self._patience_s)
 
 
 def _refuse(channel: ShardChannel, refusal: Refuse) -> str:
     channel.send(refusal)
     channel.close()
     return refusal.reason
-
-
-async def _wait_briefly(event: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(NOT_YET_EVERY_S):
-            await event.wait()
-    except TimeoutError:
-        pass
-
-
-def _pieces(views: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in pieces of at most 64 KiB: large views cut, runs of small ones joined."""
-    small: list[memoryview] = []
-    size = 0
-    for view in views:
-        for start in range(0, len(view), PIECE_BYTES):
-            piece = view[start : start + PIECE_BYTES]
-            if size + len(piece) > PIECE_BYTES:
-                yield small[0] if len(small) == 1 else b"".join(small)
-                small, size = [], 0
-            small.append(piece)
-            size += len(piece)
-    if small:
-        yield small[0] if len(small) == 1 else b"".join(small)

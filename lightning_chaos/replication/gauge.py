@@ -6,15 +6,20 @@ import math
 from collections.abc import Sequence
 
 from lightning_chaos.errors import ConfigError
+from lightning_chaos.replication.pace import Pace
 from lightning_chaos.transport.rate import PassiveRate, RateEstimate
 from lightning_chaos.transport.train import Arrival, rate_of_train
+
+ASSUMED_BYTES_PER_S = 12.5e6
+"""Where nothing is known of any link; that they are alike is all that counts then."""
 
 
 class Gauge:
     """The rate of one link, from the best source there is.
 
-    What the transfer itself shows counts once it is more than a lower bound; before that what is
-    remembered of an earlier transfer; before that the train; and a lower bound always.
+    What the transfer itself shows counts once it is more than a lower bound; before that the pace
+    of the answers; before the first one what is remembered of an earlier transfer; before that the
+    train.
 
     Args:
         remembered: rate of an earlier transfer, bytes/s; None if there was none.
@@ -36,6 +41,8 @@ class Gauge:
         """Round trip, seconds; 0 before there is a connection."""
         self.live = PassiveRate()
         """Fed by the connection."""
+        self.pace = Pace()
+        """Fed with requests and answers: rough, but there with the first answer."""
 
     def connected(self, rtt_s: float) -> None:
         """There is a connection.
@@ -45,6 +52,7 @@ class Gauge:
         """
         self.rtt_s = rtt_s
         self.live = PassiveRate(rtt_s)
+        self.pace = Pace(rtt_s)
 
     def heard_train(self, arrivals: Sequence[Arrival]) -> None:
         """The donor's train came."""
@@ -63,6 +71,13 @@ class Gauge:
         if live is not None and not live.lower_bound:
             return live.bytes_per_s
         first = self._remembered or (self.train.bytes_per_s if self.train else None)
-        if live is None:
-            return first
-        return max(live.bytes_per_s, first or 0.0)
+        return self.pace.bytes_per_s or first
+
+    @property
+    def present_bytes_per_s(self) -> float | None:
+        """What the donor answers with at present, or the best that is known before it has."""
+        return self.pace.bytes_per_s or self.bytes_per_s
+
+    def due_s(self, n: int, size: int, now_s: float) -> float:
+        """When its n-th answer from now is expected: see :meth:`Pace.due_s`."""
+        return self.pace.due_s(n, size, now_s, self.bytes_per_s or ASSUMED_BYTES_PER_S)

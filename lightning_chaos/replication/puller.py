@@ -1,38 +1,33 @@
 """The newcomer's pull: the whole state, from all donors at once.
 
-Plan with what is known of the links, go on with what happens: every donor begins with its
-contiguous range of the optimal schedule, the schedule is made anew when the transfer has shown a
-link's rate, and :class:`~lightning_chaos.replication.assignment.Assignment` moves work between
-donors.  Each shard is checked against the manifest that most donors agree on, so a pull ends with
-that state bit for bit or with an error that names every donor.
+Plan with what is known of the links, go on with what happens: every donor begins with its part of
+the optimal schedule, the schedule is made anew when the transfer has shown a link's rate, and
+:class:`~lightning_chaos.replication.assignment.Assignment` moves work between donors.  Newcomers
+that pull at the same time pass on to each other what they have.  Each shard is checked against the
+manifest that most members agree on, so a pull ends with that state bit for bit or with an error
+that names every donor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Sequence
+from typing import Never
 
 from lightning_chaos.errors import ChaosError, StateDeclined, StateError, WireError
 from lightning_chaos.protocol.values import Uid
+from lightning_chaos.replication.call import Caller
 from lightning_chaos.replication.candidate import Candidate, choice_of
 from lightning_chaos.replication.goal import Goal
-from lightning_chaos.replication.image import Manifest, StateImage, digest_of
-from lightning_chaos.replication.schedule import Schedule
-from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel, TrainSeen
+from lightning_chaos.replication.image import StateImage, digest_of
+from lightning_chaos.replication.schedule import ALONE, LOOK_AGAIN_S, Portion, Schedule
+from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel
 from lightning_chaos.replication.tree import unpack
-from lightning_chaos.replication.values import Progress, Pulled, Source
-from lightning_chaos.replication.wire import (
-    Ask,
-    LocalReply,
-    ManifestReply,
-    NotYet,
-    Refuse,
-    Want,
-    WantLocal,
-)
-from lightning_chaos.transport.dial import Dialler, dial
-from lightning_chaos.transport.door import Kind
+from lightning_chaos.replication.values import Company, Progress, Pulled, Source
+from lightning_chaos.replication.wire import Ask, LocalReply, NotYet, Want, WantLocal
+from lightning_chaos.transport.dial import Dialler
 
 _WRONG_SHARDS_TOLERATED = 1
 
@@ -49,6 +44,7 @@ async def pull(
     progress: Callable[[Progress], None],
     stall_s: float,
     max_bytes: int,
+    company: Company | None = None,
 ) -> Pulled:
     """Pull the state at the switch round of a view.
 
@@ -63,42 +59,37 @@ async def pull(
         progress: called after every shard, on the event loop; must not block.
         stall_s: longest silence of a donor that is asked for something, seconds.
         max_bytes: largest state taken.
+        company: other newcomers that pull it too, if there are any.
 
     Raises:
         ConfigError: a remembered rate that is not positive and finite.
         StateError: no donor is left; the message names each one's reason.
         StateDeclined: because they cannot send their state.
     """
-    task = _Pull(
-        donors, Ask(run, uid), local_from, dialler, tls, held, progress, stall_s, max_bytes
-    )
-    return await task.run()
+    caller = Caller(Ask(run, uid), dialler, tls, stall_s, max_bytes)
+    return await _Pull(donors, company, caller, local_from, held, progress).run()
 
 
 class _Pull:
-    """One pull; owns a task and a connection per donor while it runs."""
+    """One pull; owns a task and a connection per donor and fellow while it runs."""
 
     def __init__(
         self,
         sources: Sequence[Source],
-        ask: Ask,
+        company: Company | None,
+        caller: Caller,
         local_from: Uid,
-        dialler: Dialler,
-        tls: ssl.SSLContext | None,
         held: StateImage | None,
         progress: Callable[[Progress], None],
-        stall_s: float,
-        max_bytes: int,
     ) -> None:
+        fellows = company.fellows if company else ()
         self._donors = [Candidate.of(source) for source in sources]
-        self._ask = ask
+        self._fellows = [Candidate.of(source, fellow=True) for source in fellows]
+        self._company = company
+        self._caller = caller
         self._local_from = local_from
-        self._dialler = dialler
-        self._tls = tls
         self._held = held
         self._progress = progress
-        self._stall_s = stall_s
-        self._max_bytes = max_bytes
         self._goal: Goal | None = None
         self._schedule: Schedule | None = None
         self._local: object = None
@@ -110,7 +101,7 @@ class _Pull:
 
     async def run(self) -> Pulled:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._attend(donor)) for donor in self._donors]
+            tasks = [group.create_task(self._attend(donor)) for donor in self._everybody]
             while not self._complete and not all(donor.out for donor in self._donors):
                 await self._change()
             for task in tasks:
@@ -124,16 +115,24 @@ class _Pull:
             manifest=goal.manifest,
             buffer=goal.buffer,
             local=self._local,
-            donors=tuple(donor.told() for donor in self._donors),
-            seconds=self._loop.time() - self._began,
+            donors=tuple(donor.told() for donor in self._everybody),
+            seconds=self._now_s,
             kept_bytes=goal.kept_bytes,
             planned_s=schedule.planned_s,
             predicted_s=schedule.predicted_s,
         )
 
     @property
+    def _everybody(self) -> list[Candidate]:
+        return [*self._donors, *self._fellows]
+
+    @property
     def _complete(self) -> bool:
         return self._goal is not None and self._goal.assignment.done and self._local_here
+
+    @property
+    def _now_s(self) -> float:
+        return self._loop.time() - self._began
 
     async def _change(self) -> None:
         """Wait until another donor's task has changed something."""
@@ -149,26 +148,18 @@ class _Pull:
         """Take what a donor gives until it is of no use any more."""
         channel: ShardChannel | None = None
         try:
-            async with asyncio.timeout(self._stall_s):
-                channel = await self._connect(donor)
+            channel = await self._caller.connect(donor.source.address, donor.gauge)
             await self._converse(donor, channel)
         except (OSError, ChaosError) as error:
             donor.declined = isinstance(error, StateDeclined)
-            self._drop(donor, str(error) or f"did not answer within {self._stall_s:g} s")
+            self._drop(donor, str(error) or f"did not answer within {self._caller.stall_s:g} s")
         finally:
             if channel is not None:
                 channel.abort()
                 await channel.wait_closed()
 
-    async def _connect(self, donor: Candidate) -> ShardChannel:
-        address, begun = donor.source.address, self._loop.time()
-        sock = await dial(self._dialler, address, Kind.SHARDS, self._stall_s)
-        donor.gauge.connected(self._loop.time() - begun)
-        return await ShardChannel.over(sock, tls=self._tls, server_hostname=address.host)
-
     async def _converse(self, donor: Candidate, channel: ShardChannel) -> None:
-        channel.send(self._ask)
-        donor.manifest = await self._manifest(donor, channel)
+        donor.manifest = await self._caller.manifest(channel, donor.gauge)
         self._choose()
         while self._goal is None:
             await self._change()
@@ -179,46 +170,39 @@ class _Pull:
                 f"is not the {goal.manifest.digest} of round {goal.manifest.round} that most have"
             )
         channel.expect_shards(goal.manifest.shard_bytes)
+        if donor.fellow:
+            await self._listen(donor, channel, goal)
         channel.feed(donor.gauge.live)
         while True:
             if self._request(donor, channel, goal):
                 donor.gauge.live.begin()
-                self._take(donor, await self._hear(channel), goal)
+                self._take(donor, await self._caller.hear(channel), goal)
             else:
                 donor.gauge.live.end()
-                await self._change()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await self._change()
 
-    async def _hear(self, channel: ShardChannel) -> Heard:
-        match await channel.receive(self._stall_s):
-            case None:
-                raise WireError("closed the connection")
-            case Refuse(reason, final=True):
-                raise StateDeclined(reason)
-            case Refuse(reason):
-                raise WireError(f"refused: {reason}")
-            case heard:
-                return heard
-
-    async def _manifest(self, donor: Candidate, channel: ShardChannel) -> Manifest:
-        while isinstance(heard := await self._hear(channel), NotYet | TrainSeen):
-            if isinstance(heard, TrainSeen):
-                donor.gauge.heard_train(heard.arrivals)
-        if not isinstance(heard, ManifestReply):
-            raise WireError(f"sent {type(heard).__name__} instead of a manifest")
-        heard.manifest.check(self._max_bytes)
-        return heard.manifest
+    async def _listen(self, fellow: Candidate, channel: ShardChannel, goal: Goal) -> Never:
+        """Take what another newcomer passes on, unasked."""
+        while True:
+            match await self._caller.hear(channel):
+                case NotYet():
+                    pass
+                case Arrived() as shard if 0 <= shard.index < goal.manifest.shards:
+                    self._take_shard(fellow, shard, goal)
+                    self._announce()
+                case heard:
+                    raise WireError(f"sent {type(heard).__name__} that is of no use")
 
     def _request(self, donor: Candidate, channel: ShardChannel, goal: Goal) -> bool:
         """Ask the donor for as much as it should have under way; False if for nothing."""
+        assert self._schedule is not None
         uid = donor.source.uid
         if not self._local_here and self._local_asked is None and self._may_give_local(uid):
             self._local_asked = uid
             channel.send(WantLocal())
-        ahead = goal.ahead(donor.gauge.bytes_per_s, donor.gauge.rtt_s)
-        while goal.assignment.under_way(uid) < ahead:
-            index = goal.assignment.next(uid)
-            if index is None:
-                break
+        for index in self._schedule.requests(donor, self._now_s):
             channel.send(Want(index))
         return goal.assignment.under_way(uid) > 0 or (
             self._local_asked == uid and not self._local_here
@@ -242,9 +226,13 @@ class _Pull:
         self._announce()
 
     def _take_shard(self, donor: Candidate, shard: Arrived, goal: Goal) -> None:
+        assert self._schedule is not None
         uid, manifest, index = donor.source.uid, goal.manifest, shard.index
-        if not goal.assignment.asked_of(uid, index):
-            raise WireError(f"sent shard {index} that nobody asked for")
+        began_s, now_s = shard.began_t - self._began, self._now_s
+        if not donor.fellow:
+            if not goal.assignment.asked_of(uid, index):
+                raise WireError(f"sent shard {index} that nobody asked for")
+            donor.gauge.pace.answered(len(shard.data), began_s, now_s)
         offset, length = manifest.span(index)
         if len(shard.data) != length or digest_of(shard.data) != manifest.digests[index]:
             goal.assignment.failed(uid, index)
@@ -255,18 +243,20 @@ class _Pull:
         if not goal.assignment.arrived(uid, index):
             return
         goal.buffer[offset : offset + length] = shard.data
-        now = self._loop.time()
-        donor.gave(length, shard.began_t - self._began, now - self._began)
-        per_donor = {d.source.name: d.share.bytes for d in self._donors}
+        donor.gave(length, began_s, now_s)
+        if self._company and not donor.fellow:
+            self._company.shelf.put(index)
+        per_donor = {d.source.name: d.share.bytes for d in self._everybody}
         total = manifest.total_bytes - goal.kept_bytes
         self._progress(Progress(sum(per_donor.values()), total, per_donor))
-        if donor.gauge.certain and not donor.certain:
-            donor.certain = True
+        if not donor.fellow and self._schedule.outdated(donor, now_s):
             self._plan()
 
     def _drop(self, donor: Candidate, problem: str) -> None:
         donor.out = True
         donor.share.problem = problem
+        if donor.fellow:
+            return
         if self._local_asked == donor.source.uid and not self._local_here:
             self._local_asked = None
         if self._goal is not None:
@@ -285,7 +275,11 @@ class _Pull:
         if manifest is None:
             return
         self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
-        self._schedule = Schedule(self._goal)
+        portion = ALONE
+        if self._company:
+            portion = Portion(self._company.rank, len(self._fellows) + 1)
+            self._company.shelf.open(manifest, self._goal.buffer)
+        self._schedule = Schedule(self._goal, self._donors, portion)
         self._plan()
         self._announce()
 
@@ -295,4 +289,4 @@ class _Pull:
         assert self._schedule is not None
         wanted = (self._goal.manifest, None)
         in_play = [d for d in self._donors if not d.out and d.manifest in wanted]
-        self._schedule.plan(in_play, self._loop.time() - self._began)
+        self._schedule.plan(in_play, self._now_s)

@@ -16,6 +16,7 @@ from lightning_chaos.errors import WireError
 from lightning_chaos.replication.wire import AnyPull, Pull, Shard, Train, decode_pull, encode_pull
 from lightning_chaos.transport.channel import MAX_MESSAGE_BYTES
 from lightning_chaos.transport.dial import send_at_once
+from lightning_chaos.transport.packets import PacketSocket
 from lightning_chaos.transport.rate import PassiveRate
 from lightning_chaos.transport.train import TRAIN_BYTES, Arrival
 
@@ -53,8 +54,9 @@ class _Stage(enum.Enum):
 class ShardChannel(asyncio.BufferedProtocol):
     """One end of a SHARDS connection; one receiver, one sender."""
 
-    def __init__(self) -> None:
+    def __init__(self, sock: PacketSocket) -> None:
         self._loop = asyncio.get_running_loop()
+        self._sock = sock
         self._transport: asyncio.Transport | None = None
         self._shard_buffer = memoryview(b"")
         self._raw_index = 0
@@ -91,21 +93,25 @@ class ShardChannel(asyncio.BufferedProtocol):
             OSError: the handshake failed.
         """
         loop = asyncio.get_running_loop()
+        packets = PacketSocket(sock)
+        channel = cls(packets)
         try:
-            send_at_once(sock)
+            send_at_once(packets)
             if server_side:
-                _, channel = await loop.connect_accepted_socket(cls, sock, ssl=tls)
+                await loop.connect_accepted_socket(lambda: channel, packets, ssl=tls)
             else:
-                _, channel = await loop.create_connection(
-                    cls, sock=sock, ssl=tls, server_hostname=server_hostname if tls else None
+                name = server_hostname if tls else None
+                await loop.create_connection(
+                    lambda: channel, sock=packets, ssl=tls, server_hostname=name
                 )
         except BaseException:
-            sock.close()
+            packets.close()
             raise
         return channel
 
     def expect_shards(self, shard_bytes: int) -> None:
         """Take shards of up to so many bytes from now on; before this, a shard is an error."""
+        self._sock.stop_stamps()  # trains come before
         self._shard_buffer = memoryview(bytearray(shard_bytes))
 
     def feed(self, rate: PassiveRate) -> None:
@@ -152,7 +158,7 @@ class ShardChannel(asyncio.BufferedProtocol):
         self._last_byte_t = self._loop.time()
         self._filled += nbytes
         if self._stage is _Stage.TRAIN:
-            self._train.append(Arrival(self._last_byte_t, nbytes))
+            self._train.append(Arrival(self._sock.stamp_t or self._last_byte_t, nbytes))
         elif self._rate is not None:
             self._rate.received(self._last_byte_t, nbytes)
         if self._filled < len(self._target):
@@ -219,11 +225,16 @@ class ShardChannel(asyncio.BufferedProtocol):
             data = encode_pull(message)
             self._transport.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
 
-    def send_raw(self, data: bytes | memoryview) -> None:
-        """Queue bytes of the shard announced; :meth:`drain` before more than a few."""
+    def send_raw(self, data: bytes | memoryview, *, apart: bool = False) -> None:
+        """Queue bytes of what was announced, ``apart``: in packets that carry nothing else.
+
+        Do :meth:`drain` before more than a few.
+        """
         assert self._transport is not None
         if not self._transport.is_closing():
+            self._sock.apart = apart
             self._transport.write(data)
+            self._sock.apart = False
 
     async def drain(self, stall_s: float) -> None:
         """Wait until more may be sent.

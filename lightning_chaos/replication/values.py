@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.image import Manifest
+from lightning_chaos.replication.shelf import Shelf
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.rate import RateEstimate
 
@@ -19,6 +20,17 @@ class Source:
     address: Address
     rate_bytes_per_s: float | None = None
     """Remembered from an earlier transfer, bytes/s; None if there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Other newcomers that pull the same state at the same time."""
+
+    rank: int
+    """Of this one among all of them: each of them counts alike."""
+    fellows: tuple[Source, ...]
+    shelf: Shelf
+    """What this one passes on to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +56,9 @@ class DonorShare:
     """When its first shard taken began to come, seconds since the pull began; None: none did."""
     last_s: float | None = None
     """When the last shard taken from it was there, seconds since the pull began."""
-    planned_bytes: int = 0
-    """What the plan gave to it: the last plan, and what it had given before that."""
+    planned_bytes: int | None = 0
+    """What the plan gave to it: the last plan, and what it had given before that; None if another
+    newcomer may bring some of it."""
     planned_bytes_per_s: float | None = None
     """Rate that the last plan counted on; None if there was no plan, or it knew no rate at all."""
     train_bytes_per_s: float | None = None
@@ -75,4 +88,4 @@ class Pulled:
     """When the last plan was made, seconds since the pull began."""
     predicted_s: float | None
     """When the last plan expected the last shard, seconds since the pull began; None if it knew no
-    rate."""
+    rate, or if other newcomers pulled at the same time."""

@@ -19,6 +19,10 @@ def settings_of(
 ) -> Fingerprint:
     """Settings in the order in which a newcomer's are compared with the run's.
 
+    Not ``min_members`` as a rule: each waits for that many for itself, and only before its first
+    round, so who comes later need not know it.  What a script makes of it with
+    ``estimated_stepping_batches`` cannot be seen here.  But who stands by is worked out from it.
+
     Args:
         trainer: about to train.
         facts: of the training loader.
@@ -32,6 +36,7 @@ def settings_of(
         "torch": torch.__version__.partition("+")[0],
         "quorum": settings.quorum,
         "slow": settings.slow,
+        **({"min_members": settings.min_members} if settings.slow == "standby" else {}),
         "verify_every": settings.verify_every,
         "precision": trainer.precision,
         **{f"model {name}": value for name, value in model},

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from lightning_chaos.data.ledger import Slice
 from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.messages import Seconds
 
 
 class RoundHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -25,7 +24,7 @@ class RoundHeader(msgspec.Struct, frozen=True, array_like=True):
     """This member was asked to end the run: all stop after this round."""
     loss: float | None
     """Mean training loss of its samples, None without any."""
-    busy_s: Annotated[float, msgspec.Meta(ge=0)]
+    busy_s: Seconds
     """For how long it has computed in this round, without its waits for others, seconds."""
     digest: bytes = b""
     """Of the segment of its state whose turn it was when the round began, if one's it was."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.door import Kind, preamble
@@ -52,8 +53,7 @@ async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            infos = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
-            family, kind, proto, _, target = infos[0]
+            family, kind, proto, _, target = await _look_up(address)
             sock = socket.socket(family, kind, proto)
             try:
                 sock.setblocking(False)
@@ -65,6 +65,14 @@ async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     except TimeoutError:
         raise OSError(f"{address} did not answer within {timeout_s:g} s") from None
     return sock
+
+
+async def _look_up(address: Address) -> tuple[int, int, int, str, Any]:
+    """What to connect to; a numeric address is one already, and costs no thread."""
+    loop, wanted = asyncio.get_running_loop(), socket.SOCK_STREAM
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(*address, type=wanted, flags=socket.AI_NUMERICHOST)[0]
+    return (await loop.getaddrinfo(*address, type=wanted))[0]
 
 
 async def dial(dialler: Dialler, address: Address, kind: Kind, timeout_s: float) -> socket.socket:

@@ -27,6 +27,9 @@ _FLAT_WINDOWS = 2
 _CALM_S = 0.2
 """After a silence longer than that, and than two round trips, TCP may start slowly again."""
 _MEMORY_S = 1.0
+_PAUSES = 10
+"""So much less than time under way counts time between: a link that carries little is still
+followed within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class RateEstimate:
     lower_bound: bool
     """Too little was seen to say so: the link may well carry more."""
     at: float
-    """When it was last fed, seconds on the clock of who feeds it."""
+    """When what it is made of came, seconds on the clock of who feeds it."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bytes_per_s) and self.bytes_per_s > 0):
@@ -61,21 +64,38 @@ class PassiveRate:
     """
 
     def __init__(self, rtt_s: float = 0.0) -> None:
+        self.know_rtt(rtt_s)
+        self._under_way = False
+        self._last_t: float | None = None
+        """Of the last bytes of the transfer under way."""
+        self._heard_t = -math.inf
+        """Of the last bytes at all."""
+        self._fed_t = -math.inf
+        """Of the last bytes of any transfer."""
+        self._counted = _Sum()
+        """What the estimate is made of; fades with time."""
+        self._counted_t = -math.inf
+        """When that was added to last."""
+        self._seen = _Sum()
+        """The same without fading."""
+        self._start_slowly()
+
+    def know_rtt(self, rtt_s: float) -> None:
+        """The round trip is this from now on; what was seen so far still counts.
+
+        Raises:
+            ConfigError: it is negative or not finite.
+        """
         if not (math.isfinite(rtt_s) and rtt_s >= 0):
             raise ConfigError(f"a round trip of {rtt_s} s; it must be finite and not negative")
         self._window_s = max(rtt_s, _SHORTEST_WINDOW_S)
         self._calm_s = max(_CALM_S, 2 * rtt_s)
         self._memory_s = max(_MEMORY_S, LEAST_ROUND_TRIPS * rtt_s)
         self._least_busy_s = max(LEAST_BUSY_S, LEAST_ROUND_TRIPS * rtt_s)
-        self._under_way = False
-        self._last_t: float | None = None
-        """Of the last bytes of the transfer under way."""
-        self._heard_t = -math.inf
-        """Of the last bytes at all."""
-        self._counted = _Sum()
-        """What the estimate is made of; fades with time."""
-        self._seen = _Sum()
-        """The same without fading."""
+
+    def forget(self) -> None:
+        """The link has changed: what was seen so far says nothing any more."""
+        self._counted, self._seen = _Sum(), _Sum()
         self._start_slowly()
 
     def begin(self) -> None:
@@ -98,6 +118,7 @@ class PassiveRate:
         if not self._under_way:
             return
         last, self._last_t = self._last_t, now
+        self._fed_t = now
         if last is None:
             # these came for how long nobody knows: they only start the clock
             if silent_s > self._calm_s:
@@ -105,16 +126,18 @@ class PassiveRate:
             return
         self._window.add(size, now - last)
         if self._window.seconds >= self._window_s:
-            self._close_window()
+            self._close_window(now)
 
     @property
     def estimate(self) -> RateEstimate | None:
         """What is known by now, None if nothing."""
-        rate = self._counted.rate or self._start.rate or self._window.rate
+        rate = self._counted.rate
+        at = self._counted_t if rate else self._fed_t
+        rate = rate or self._start.rate or self._window.rate
         if not rate:
             return None
         enough = self._seen.bytes >= LEAST_BYTES and self._seen.seconds >= self._least_busy_s
-        return RateEstimate(rate, lower_bound=not enough, at=self._heard_t)
+        return RateEstimate(rate, lower_bound=not enough, at=at)
 
     def _start_slowly(self) -> None:
         self._window = _Sum()
@@ -125,10 +148,10 @@ class PassiveRate:
         self._flat = 0
         """Windows in a row that have not grown; after a few, slow start is over."""
 
-    def _close_window(self) -> None:
+    def _close_window(self, now: float) -> None:
         window, self._window = self._window, _Sum()
         if self._flat == _FLAT_WINDOWS:
-            self._count(window)
+            self._count(now, window)
             return
         if window.rate > _GROWTH * self._best:
             self._start, self._flat = window, 0
@@ -137,10 +160,12 @@ class PassiveRate:
             self._flat += 1
         self._best = max(self._best, window.rate)
         if self._flat == _FLAT_WINDOWS:
-            self._count(self._start)
+            self._count(now, self._start)
 
-    def _count(self, some: _Sum) -> None:
-        self._counted.fade(math.exp(-some.seconds / self._memory_s))
+    def _count(self, now: float, some: _Sum) -> None:
+        passed_s, self._counted_t = now - self._counted_t, now
+        aged_s = max(some.seconds, passed_s / _PAUSES)
+        self._counted.fade(math.exp(-aged_s / self._memory_s))
         self._counted.add(some.bytes, some.seconds)
         self._seen.add(some.bytes, some.seconds)
 

@@ -4,14 +4,15 @@ A sender gives :data:`TRAIN_BYTES` to its connection at once.  At the narrowest 
 they queue, and behind it they come one after another at its rate (*packet dispersion*: Dovrolis,
 Ramanathan, Moore, *What do packet dispersion techniques measure?*, 2001).
 
-Two things hide that rate.  TCP sends a new connection's first bytes in flights of a few packets, a
-round trip apart: the pause before a flight tells of the round trip.  And a way that has been idle
-may let the first bytes through at once (a token bucket), so they tell of its depth.  Both are met
-by the median: the spacing per byte that half of the bytes had at most.
+Three things hide that rate.  TCP sends a new connection's first bytes in flights of a few packets,
+a round trip apart: the pause before a flight tells of the round trip.  A way that has been idle
+may let the first bytes through at once (a token bucket), so they tell of its depth.  And a machine
+on the way that wakes up late passes on at once what came meanwhile.  So the spacing is taken over
+stretches of :data:`_STRETCH_BYTES` within a flight, and it is the median of them that counts.
 
 The outcome is a first guess.  Cross traffic and a sender that paces itself (BBR) make it too low;
-a bucket that holds more than the train, or a receiver that is busy for as long as the train takes
-(half a millisecond at 1 Gbit/s), make it too high.
+a bucket that holds more than the train, or arrivals that are known too late (no stamps of the
+kernel's, a network card that gathers packets), make it too high.
 """
 
 from __future__ import annotations
@@ -28,12 +29,20 @@ TRAIN_BYTES = 64 << 10
 """Length of a train; at 10 Mbit/s it takes 50 ms."""
 TRAIN_S = 0.05
 """What comes later than that after the first bytes is not looked at, seconds."""
+TRAIN_WRITE_BYTES = 2 * 1448
+"""A sender writes so much at once, and each apart: two packets of Ethernet.  What TCP sends as one
+may come as one, and shows no spacing."""
+_STRETCH_BYTES = 10_000
+"""A spacing is taken over so many bytes, nearly all that the first flight has to tell."""
 _LEAST_BYTES = 4 << 10
 """A spacing that fewer bytes tell of is chance."""
 _MOST_BYTES_PER_S = 250e6
 """A spacing that says more is that of reads, not of arrivals."""
 _FLIGHT_BYTES = 10 * 1200
 """TCP sends no flight shorter than that, ten segments (RFC 6928), while it has more to send."""
+_PAUSE_TRIPS = 0.25
+"""A pause of that part of a round trip, after so long a flight, was waiting for the next one.  A
+busy sender's handshake takes longer than a round trip, so half of it might be all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,14 @@ class Arrival:
     bytes: int
 
 
+Flight = list[Arrival]
+
+
 def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | None:
     """What the arrival of a train says of the link; a lower bound, for one train says little.
 
     Args:
-        arrivals: in the order of time, at least as fine as the receiver could see.
+        arrivals: in the order of the bytes, at least as fine as the receiver could see.
         rtt_s: round trip of the link, seconds; 0 if it is not known.
 
     Returns:
@@ -60,12 +72,13 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
     """
     if not (math.isfinite(rtt_s) and rtt_s >= 0):
         raise ConfigError(f"a round trip of {rtt_s} s; it must be finite and not negative")
-    if not arrivals:
+    flights = _flights(_as_they_came(arrivals), _PAUSE_TRIPS * rtt_s)
+    longest = max((sum(some.bytes for some in flight[1:]) for flight in flights), default=0)
+    if longest < _LEAST_BYTES:
         return None
-    spaced = sorted(_spacings(arrivals, rtt_s))
+    stretch = min(_STRETCH_BYTES, longest)
+    spaced = sorted(found for flight in flights for found in _spacings(flight, stretch))
     total = sum(size for _, size in spaced)
-    if total < _LEAST_BYTES:
-        return None
     so_far = itertools.accumulate(size for _, size in spaced)
     spacing = next(s for (s, _), sum_ in zip(spaced, so_far, strict=True) if 2 * sum_ >= total)
     if spacing * _MOST_BYTES_PER_S < 1:
@@ -73,15 +86,40 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
     return RateEstimate(1 / spacing, lower_bound=True, at=arrivals[-1].at)
 
 
-def _spacings(arrivals: Sequence[Arrival], rtt_s: float) -> Iterator[tuple[float, int]]:
-    """Seconds per byte, and of how many bytes; pauses between flights are left out."""
-    flight = arrivals[0].bytes
-    for before, after in itertools.pairwise(arrivals):
-        if after.at - arrivals[0].at > TRAIN_S:
-            return
-        pause_s = after.at - before.at
-        if rtt_s > 0 and pause_s > rtt_s / 2 and flight >= _FLIGHT_BYTES:
-            flight = 0
+def _as_they_came(arrivals: Sequence[Arrival]) -> Flight:
+    """Those of the first :data:`TRAIN_S`; what came at one time is one arrival."""
+    came: Flight = []
+    for some in arrivals:
+        if came and some.at - came[0].at > TRAIN_S:
+            break
+        if came and some.at <= came[-1].at:
+            came[-1] = Arrival(came[-1].at, came[-1].bytes + some.bytes)
         else:
-            yield pause_s / after.bytes, after.bytes
-        flight += after.bytes
+            came.append(some)
+    return came
+
+
+def _flights(came: Flight, pause_s: float) -> list[Flight]:
+    """What TCP sent at once; one flight, if it is not known how long a pause is."""
+    flights: list[Flight] = []
+    length = 0
+    for k, some in enumerate(came):
+        paused = pause_s > 0 and k > 0 and some.at - came[k - 1].at > pause_s
+        if not flights or (paused and length >= _FLIGHT_BYTES):
+            flights.append([])
+            length = 0
+        flights[-1].append(some)
+        length += some.bytes
+    return flights
+
+
+def _spacings(flight: Flight, stretch_bytes: int) -> Iterator[tuple[float, int]]:
+    """Seconds per byte over the stretch that ends with an arrival, and the bytes of that one."""
+    first = length = 0
+    for last in range(1, len(flight)):
+        length += flight[last].bytes
+        while length - flight[first + 1].bytes >= stretch_bytes:
+            first += 1
+            length -= flight[first].bytes
+        if length >= stretch_bytes:
+            yield (flight[last].at - flight[first].at) / length, flight[last].bytes

@@ -12,6 +12,7 @@ import msgspec
 
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.planning.mesh import mesh_plan
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Decision, Host, OpId, Uid, View
 
 
@@ -97,10 +98,17 @@ class Chronicle:
         lost = {uid.rpartition("/")[0]: why for uid, why in reasons.items()}
         self._run_log.write("links", lost=lost)
 
-    def gauges(self, host: Host, rates: Mapping[Uid, float]) -> None:
-        """How its machine is doing, and what comes from each, bytes/s, as far as that is known."""
-        mbit = {uid.rpartition("/")[0]: round(rate * 8e-6, 1) for uid, rate in rates.items()}
-        self._run_log.write("gauges", host=msgspec.structs.asdict(host), mbit_from=mbit)
+    def gauges(self, host: Host, rates: Mapping[Uid, Reading]) -> None:
+        """How its machine is doing, and what comes from each, as far as that is known."""
+        heard = {
+            uid.rpartition("/")[0]: {
+                "mbit": round(reading.bytes_per_s * 8e-6, 1),
+                "known": reading.trust.name.lower().replace("_", " "),
+                "age_s": round(reading.age_s, 1),
+            }
+            for uid, reading in rates.items()
+        }
+        self._run_log.write("gauges", host=msgspec.structs.asdict(host), heard=heard)
 
     def waiting(self, reason: str) -> None:
         """The peer waits for this, '' for nothing any more."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from lightning_chaos.monitor.host import HostMeter
 from lightning_chaos.protocol.local import Local, Measured
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.worker.chronicle import Chronicle
 
@@ -19,9 +20,16 @@ LOG_EVERY = 60
 class Links(Protocol):
     """The mesh."""
 
-    @property
-    def rates(self) -> dict[Uid, float]:
-        """Of what comes from each, bytes/s."""
+    def readings(self) -> dict[Uid, Reading]:
+        """Of what comes from each."""
+        ...
+
+    def losses(self) -> dict[Uid, float]:
+        """Of what goes to each, the share lost."""
+        ...
+
+    def ask_train(self, *, busy: bool) -> None:
+        """Ask for a train over a link that lies idle, if it is time."""
         ...
 
 
@@ -29,6 +37,11 @@ class Reducer(Protocol):
     """The operations."""
 
     longest_bytes: int
+
+    @property
+    def busy(self) -> bool:
+        """One is under way."""
+        ...
 
 
 async def tell_gauges(
@@ -45,8 +58,9 @@ async def tell_gauges(
     meter, turn = HostMeter(), 0
     while True:
         await asyncio.sleep(PACE_S)
-        host, rates = meter.look(), links.rates
-        tell_peer(Measured(rates, reducer.longest_bytes, host))
+        host, rates = meter.look(), links.readings()
+        tell_peer(Measured(rates, reducer.longest_bytes, host, links.losses()))
         if turn % LOG_EVERY == 0:
             chronicle.gauges(host, rates)
+        links.ask_train(busy=reducer.busy)
         turn += 1

@@ -11,7 +11,8 @@ from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import Member, OpId, View
 from lightning_chaos.replication.image import StateImage
 from lightning_chaos.replication.puller import pull
-from lightning_chaos.replication.values import Progress, Pulled, Source
+from lightning_chaos.replication.shelf import Shelf
+from lightning_chaos.replication.values import Company, Progress, Pulled, Source
 from lightning_chaos.transport.address import Address
 from lightning_chaos.worker.outfit import Wiring
 from lightning_chaos.worker.station import Station
@@ -65,14 +66,18 @@ async def pull_state(
         station.tell_peer(local.Pulling(progress.bytes, progress.total))
         show(progress)
 
+    company = _company(station, view)
+    station.donor.pass_on(company.shelf if company else None)
     try:
-        return await pull_from(station, wiring, view.members, held, rates, tell)
+        pulled = await pull_from(station, wiring, view.members, held, rates, tell, company)
     except StateDeclined as error:
         raise JoinError(str(error)) from None
     except StateError as error:
         # All donors let go of it: the run has gone on, so another incarnation may try.
         station.fall_out(str(error))
         raise JoinError(str(error)) from None
+    station.tell_peer(local.Pulling(1, 1))  # whole, even if there was nothing to pull
+    return pulled
 
 
 async def pull_from(
@@ -82,6 +87,7 @@ async def pull_from(
     held: StateImage | None,
     rates: dict[str, float],
     progress: Callable[[Progress], None],
+    company: Company | None = None,
 ) -> Pulled:
     """Pull the state that these members offer to this one, over the links that there are.
 
@@ -92,6 +98,7 @@ async def pull_from(
         held: its own state: shards that are equal are not pulled.
         rates: see :func:`pull_state`.
         progress: told after every shard.
+        company: other newcomers that pull it too, if there are any.
 
     Raises:
         JoinError: the run has lost this node.
@@ -115,12 +122,25 @@ async def pull_from(
         progress=progress,
         stall_s=PULL_STALL_S,
         max_bytes=MAX_STATE_BYTES,
+        company=company,
     )
     pulled = await _unless_apart(station, work)
     for share in pulled.donors:
         if share.measured is not None and not share.measured.lower_bound:
             rates[share.name] = share.measured.bytes_per_s
     return pulled
+
+
+def _company(station: Station, view: View) -> Company | None:
+    """The other newcomers of that view, None if there are none."""
+    me = station.outfit.me.uid
+    fellows = tuple(
+        Source(m.uid, m.node, Address(m.host, m.port)) for m in view.learners if m.uid != me
+    )
+    if not fellows:
+        return None
+    rank = [m.uid for m in view.learners].index(me)
+    return Company(rank, fellows, Shelf([fellow.uid for fellow in fellows]))
 
 
 async def _unless_apart(station: Station, work: Coroutine[Any, Any, T]) -> T:
@@ -156,6 +176,7 @@ async def take_seat(station: Station, view: View, last: OpId) -> None:
     await station.until(lambda: _all_linked(station))
     station.tell_peer(local.Pulled(view.epoch, view.switch))
     await station.until(lambda: _seated(station))
+    station.donor.pass_on(None)
 
 
 def _all_linked(station: Station) -> bool | None:

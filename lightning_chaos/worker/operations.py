@@ -93,6 +93,11 @@ class Operations:
         self._finished: Finished | None = None
         self._failed: ChaosError | None = None
 
+    @property
+    def busy(self) -> bool:
+        """One is under way."""
+        return self._exchange.busy
+
     def carry_out(self) -> None:
         """Do what the exchange has wanted done since the last call."""
         for action in self._exchange.actions():

@@ -17,7 +17,14 @@ from collections.abc import Callable
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
-from lightning_chaos.errors import ChaosError, FingerprintError, JoinError, PeerGone, RunFinished
+from lightning_chaos.errors import (
+    ChaosError,
+    FingerprintError,
+    JoinError,
+    PeerGone,
+    QuorumLost,
+    RunFinished,
+)
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
@@ -183,6 +190,8 @@ class Station:
                 self._install(view, decision, reason)
             case local.Refused(reason=reason, setting=setting):
                 self._news.fail(FingerprintError(reason) if setting else JoinError(reason))
+            case local.GaveUp(reason=reason):
+                self._news.fail(QuorumLost(reason))
             case local.Removed(reason=reason, where=where):
                 self.where = where
                 self.fall_out(reason)
@@ -197,6 +206,8 @@ class Station:
                 self.chronicle.waiting(reason)
             case local.Timeout(seconds=seconds) if self._outfit is not None:
                 self.mesh.timeout_s = self.operations.timeout_s = seconds
+            case local.RoundTrips(seconds=trips) if self._outfit is not None:
+                self.mesh.trips = trips
             case local.NoLink(reasons=reasons):
                 self.chronicle.links(reasons)
             case _:
@@ -208,6 +219,7 @@ class Station:
         self._outfit = fit_out(standing, self.config, self._wiring, self.chronicle, self)
         self.spawn(self._keep_allowance_told(self._outfit.allowance))
         self.spawn(tell_gauges(self.mesh, self.operations, self.tell_peer, self.chronicle))
+        self.donor.admit(standing.view.everybody)
         if not standing.newcomer:
             self.chronicle.in_force(standing.view, "founded", -1)
             self.exchange.install(standing.view, None)
@@ -251,6 +263,7 @@ class Station:
         self.chronicle.committed(view, decision, reason)
         self.exchange.install(view, decision)
         self.course.install(view, decision, reason)
+        self.donor.admit(view.everybody)
         self.check_pulled()
         if decision is not None:
             self.chronicle.in_force(view, reason, self.course.begun)

@@ -17,6 +17,8 @@ KERNEL_BYTES = 64 << 10
 # The kernel doubles what it is asked for.
 _BUFFERS = ((socket.SO_RCVBUF, KERNEL_BYTES // 2), (socket.SO_SNDBUF, KERNEL_BYTES // 2))
 _SLICE_S = 0.05
+FINE_BYTES = 128 << 10
+"""A connection's first bytes are carried in fine pieces: packet trains are among them."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -51,12 +53,14 @@ class Stream:
         self._held = 0
         self._given = asyncio.Event()
         self._unacknowledged = 0
+        self._taken = 0
 
     async def take(self) -> None:
         """Take bytes from the source until it ends."""
         while data := await self._read():
             while data:  # the road may have become slower since they were asked for
-                size = self._road.piece_bytes
+                size = self._piece_bytes
+                self._taken += size
                 await self._send(data[:size])
                 data = data[size:]
         await self._send(data)
@@ -86,6 +90,11 @@ class Stream:
             self._given.set()
 
     @property
+    def _piece_bytes(self) -> int:
+        fine = self._taken < FINE_BYTES
+        return self._road.fine_piece_bytes if fine else self._road.piece_bytes
+
+    @property
     def _most(self) -> int:
         return bandwidth_delay_bytes(self._road.shape, self._back.shape)
 
@@ -93,7 +102,11 @@ class Stream:
         """Some bytes, b'' at the end, None for a reset."""
         try:
             await self._room()
-            data = await self._loop.sock_recv(self._source, self._road.piece_bytes)
+            try:
+                data = self._source.recv(self._piece_bytes)
+            except BlockingIOError:
+                data = await self._loop.sock_recv(self._source, self._piece_bytes)
+                self._road.idled()
         except OSError:
             return None
         self._held += len(data)
@@ -104,7 +117,7 @@ class Stream:
 
     async def _room(self) -> None:
         """Wait until one more piece may be held."""
-        while self._held + self._road.piece_bytes > self._most:
+        while self._held + self._piece_bytes > self._most:
             self._given.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SLICE_S):

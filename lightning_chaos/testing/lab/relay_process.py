@@ -23,6 +23,7 @@ from lightning_chaos.testing.lab.orders import (
     order_decoder,
 )
 from lightning_chaos.testing.lab.relay import Relay
+from lightning_chaos.testing.lab.timers import exact_loop
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.door import open_door
 
@@ -73,7 +74,8 @@ def main(arguments: list[str]) -> None:
     channel = socket.socket(fileno=int(arguments[0]))
     with channel:
         channel.setblocking(False)
-        asyncio.run(_run(channel, int(arguments[1])))
+        with asyncio.Runner(loop_factory=exact_loop) as runner:
+            runner.run(_run(channel, int(arguments[1])))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ SETTLE_S = 20.0
 of one second."""
 END_S = 12.0
 """Longest time until all have ended, once somebody asks for it."""
+LOOK_S = 0.1
+"""How often it is looked at whether they do."""
 ROUNDS = 2
 """As many as everybody must begin to be taken for training."""
 
@@ -93,7 +95,7 @@ def settle(world: World) -> None:
     while problem := _unsettled(world, begun):
         if world.clock.now >= end:
             raise Stuck(problem)
-        world.clock.run_until(world.clock.now + 0.25)
+        world.clock.run_until(world.clock.now + LOOK_S)
         if world.invariants.lost():
             raise RunLost
     world.invariants.histories()
@@ -134,7 +136,7 @@ def end(world: World) -> None:
     world.stop_asked = True
     bound = world.clock.now + END_S
     while any(n.alive for n in nodes) and world.clock.now < bound:
-        world.clock.run_until(world.clock.now + 0.25)
+        world.clock.run_until(world.clock.now + LOOK_S)
     rounds = {n.worker.begun for n in nodes}
     late = [n.uid for n in nodes if n.alive]
     if late or len(rounds) > 1:

@@ -29,7 +29,7 @@ from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 
 TICKS = 4
 """In one timeout; with each a heartbeat is due."""
-LINGER_S = 4.0
+LINGER_S = 1.0
 PLANNING_S = 0.05
 """How long it takes to work a plan out."""
 QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
@@ -242,7 +242,7 @@ class World:
             word = local.Word(node.uid, "its peer is gone")
             for member in worker.view.members:
                 other = self.nodes[member.uid]
-                if other is not node and not self.paths.state(node.name, other.name):
+                if other is not node and not self.paths.data_state(node.name, other.name):
                     self.clock.after(self.paths.delay(node.name), partial(self._word, other, word))
         worker.part("its peer is gone")
 

@@ -1,0 +1,166 @@
+"""Trains over data links that lie idle, and what else is read of them, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from test_collective_links import Worker, cluster, greeting, in_loop, raw, view_of
+
+from lightning_chaos.collective import gauging
+from lightning_chaos.collective.frames import Frame, FrameKind, pack
+from lightning_chaos.protocol.readings import Reading
+from lightning_chaos.protocol.values import OpId
+from lightning_chaos.transport.loss import LEAST_SEGMENTS
+from lightning_chaos.transport.train import TRAIN_BYTES
+
+BOUND_S = 8.0
+
+
+@pytest.fixture
+def without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains may follow each other at once."""
+    for name in ("LINK_S", "PACE_S", "GIVE_S"):
+        monkeypatch.setattr(gauging, name, 0.0)
+
+
+def reading_of(worker: Worker, other: Worker) -> Reading | None:
+    return worker.links.gauging.readings({}).get(other.member.uid)
+
+
+async def seen(worker: Worker, other: Worker) -> Reading:
+    async with asyncio.timeout(BOUND_S):
+        while (reading := reading_of(worker, other)) is None:
+            await asyncio.sleep(0.01)
+    return reading
+
+
+@pytest.mark.usefixtures("without_rest")
+def test_a_link_that_was_never_used_is_measured_by_a_train_that_no_operation_sees() -> None:
+    async def scenario() -> None:
+        async with cluster(2) as (a, b):
+            a.links.gauging.ask([b.member.uid], busy=False)
+            assert (await seen(a, b)).bytes_per_s > 1e5
+            assert reading_of(b, a) is None  # it was not b that asked
+            assert [event for event, *_ in a.told + b.told] == ["connected"] * 2
+
+    in_loop(scenario)
+
+
+@pytest.mark.usefixtures("without_rest")
+def test_operations_go_on_amid_trains() -> None:
+    async def scenario() -> None:
+        async with cluster(2) as (a, b):
+            for worker in (a, b):
+                worker.install(view_of(1, [a, b]))
+            for round_ in range(20):
+                for worker in (a, b):
+                    worker.links.gauging.ask([a.member.uid, b.member.uid], busy=False)
+                    worker.begin(OpId(round_, 0), np.ones(50_000, np.float32))
+                for worker in (a, b):
+                    await worker.until_finished(round_ + 1)
+            assert all(result == np.ones(50_000, np.float32).tobytes() for _, result in a.finished)
+
+    in_loop(scenario)
+
+
+@pytest.mark.usefixtures("without_rest")
+def test_a_train_waits_for_the_end_of_an_operation_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        async with cluster(2) as (a, b):
+            for _ in range(gauging.MOST_PUT_OFF):
+                a.links.gauging.ask([b.member.uid], busy=True)
+            await asyncio.sleep(0.05)
+            assert reading_of(a, b) is None
+            a.links.gauging.ask([b.member.uid], busy=True)
+            await seen(a, b)
+
+    in_loop(scenario)
+
+
+def test_links_that_lie_idle_are_asked_in_turn_and_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauging, "PACE_S", 0.1)
+    monkeypatch.setattr(gauging, "GIVE_S", 0.0)
+
+    async def scenario() -> None:
+        async with cluster(3) as (a, b, c):
+            others = [b.member.uid, c.member.uid]
+            a.links.gauging.ask(others, busy=False)
+            a.links.gauging.ask(others, busy=False)  # too early
+            await seen(a, b)
+            assert reading_of(a, c) is None
+            await asyncio.sleep(0.15)
+            a.links.gauging.ask(others, busy=False)
+            await seen(a, c)
+            first = await seen(a, b)
+            await asyncio.sleep(0.15)
+            a.links.gauging.ask(others, busy=False)  # both have told something of late
+            await asyncio.sleep(0.05)
+            again = await seen(a, b)
+            assert again.bytes_per_s == first.bytes_per_s
+
+    in_loop(scenario)
+
+
+def test_who_is_asked_too_often_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gauging, "GIVE_S", 60.0)
+    ask = pack(Frame(FrameKind.ASK, 0, 0, OpId(0, 0), 0, TRAIN_BYTES, 0, 0.0))
+    end = b"\x00" * len(ask)  # no frame: the link ends here
+
+    async def scenario() -> None:
+        async with cluster(1) as (a,):
+            a.install(view_of(1, [a]))
+            assert len(await raw(a, greeting() + 5 * ask + end)) < 2 * TRAIN_BYTES
+
+    in_loop(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "offset", "length"),
+    [
+        (FrameKind.ASK, 0, 0),
+        (FrameKind.ASK, TRAIN_BYTES + 1, 0),
+        (FrameKind.ASK, 100, 1),
+        (FrameKind.TRAIN, 0, 0),
+        (FrameKind.TRAIN, 0, TRAIN_BYTES + 1),
+    ],
+)
+def test_a_train_that_cannot_be_breaks_the_link(kind: FrameKind, offset: int, length: int) -> None:
+    async def scenario() -> None:
+        async with cluster(1) as (a,):
+            a.install(view_of(1, [a]))
+            frame = Frame(kind, 0, 0, OpId(0, 0), 0, offset, length, 0.0)
+            await raw(a, greeting() + pack(frame) + b"\x00" * length)
+            assert [event for event, *_ in a.told] == ["connected", "broken"]
+            assert "allowed are" in a.told[1][2]
+
+    in_loop(scenario)
+
+
+def test_a_train_that_nobody_asked_for_is_swallowed() -> None:
+    async def scenario() -> None:
+        async with cluster(1) as (a,):
+            a.install(view_of(1, [a]))
+            frame = Frame(FrameKind.TRAIN, 0, 0, OpId(0, 0), 0, 0, TRAIN_BYTES, 0.0)
+            await raw(a, greeting() + pack(frame) + bytes(TRAIN_BYTES) + bytes(64))
+            assert "not a frame" in a.told[1][2]  # what comes behind it is looked at again
+            assert a.links.gauging.readings({}) == {}
+
+    in_loop(scenario)
+
+
+def test_the_loss_of_what_is_sent_is_told_once_enough_was_sent() -> None:
+    async def scenario() -> None:
+        async with cluster(2) as (a, b):
+            assert a.links.gauging.losses() == {}
+            for worker in (a, b):
+                worker.install(view_of(1, [a, b]))
+            for round_ in range(LEAST_SEGMENTS):
+                for worker in (a, b):
+                    worker.begin(OpId(round_, 0), np.ones(8, np.float32))
+                for worker in (a, b):
+                    await worker.until_finished(round_ + 1)
+            assert a.links.gauging.losses()[b.member.uid] < 0.05
+
+    in_loop(scenario)
