@@ -8,16 +8,8 @@ from rich.table import Table
 
 from lightning_chaos.protocol import scales
 from lightning_chaos.protocol.messages import Gauges, LinkFigures
-from lightning_chaos.protocol.readings import Trust
 from lightning_chaos.protocol.values import Host, Uid
 from lightning_chaos.visit import Sight
-
-_KNOWN_BY = {
-    Trust.NOTHING: "",
-    Trust.AT_LEAST: "at least",
-    Trust.TRAIN: "trains",
-    Trust.MEASURED: "transfers",
-}
 
 
 def tables(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Iterator[Table]:
@@ -83,7 +75,7 @@ def _links(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
     """What is known of each link under the view: by who hears, but for the loss."""
     view = sight.view
     table = Table(title="links as measured", title_justify="left")
-    for name in ("from", "to", "Mbit/s", "known by", "s ago", "round trip, ms", "lost, %"):
+    for name in ("from", "to", "Mbit/s", "known", "s ago", "round trip, ms", "lost, %"):
         table.add_column(name)
     rows = {uid: told.row for uid, told in gauges.items() if told.row.epoch == view.epoch}
     for hears, member in enumerate(view.members):
@@ -98,8 +90,8 @@ def _links(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
             age_s = f"{scales.AGE.value(row.ages[rank]):.0f}" if rate else ""
             trip_ms = f"{scales.TRIP.value(trip) * 1e3:.2g}" if trip else ""
             lost = _lost(rows.get(other.uid), hears, gauges[member.uid], rank)
-            known_by = _KNOWN_BY[row.trusts[rank]]
-            table.add_row(other.node, member.node, mbit, known_by, age_s, trip_ms, lost)
+            known = row.trusts[rank].name.lower().replace("_", " ") if rate else ""
+            table.add_row(other.node, member.node, mbit, known, age_s, trip_ms, lost)
     return table
 
 

@@ -144,7 +144,7 @@ def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
     (links,) = (line.split() for line in told.splitlines() if "n1" in line and "n2" in line)
     figures = [float(cell) for cell in links if cell.replace(".", "").isdigit()]
     assert figures == pytest.approx([20, 64, 20, 3], rel=0.2)
-    assert "transfers" in links
+    assert "measured" in links
 
 
 def test_status_and_stop_find_the_run_on_this_machine_and_reach_it() -> None:

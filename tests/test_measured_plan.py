@@ -26,7 +26,7 @@ from lightning_chaos.replication.image import StateImage
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.transport.relayed import dialler_for
-from lightning_chaos.worker.gauges import PACE_S
+from lightning_chaos.worker import gauges
 from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.turns import Apart, Go, Hold
 
@@ -37,6 +37,7 @@ VECTOR = np.ones(300_000, dtype=np.float32)
 FAST, SLOW = Shape(rate_mbit=200, delay_ms=1), Shape(rate_mbit=5, delay_ms=1)
 COMPUTES_S = 0.1
 LESS = 0.5
+OLD_S = 1.0
 MOST_ROUNDS = 4000
 AFTER = 3
 TIMEOUT_S = 0.5
@@ -126,6 +127,21 @@ def better_plans(log: Path, node: str) -> list[LogEvent]:
     return [e for e in views if "better plan" in e["reason"]]
 
 
+def confirmed_by_trains(log: Path) -> bool:
+    """Since it carries little, the slow link's rate had grown old at both ends, and is fresh again.
+
+    Of what it carries then every piece is too short to tell anything.
+    """
+    events = LogTail(log).poll()
+    for name, other in (("n2", "n3"), ("n3", "n2")):
+        told = [e["heard"] for e in events if e.event == "gauges" and e.node == name]
+        ages = [heard[other]["age_s"] for heard in told if other in heard]
+        old = [place for place, age_s in enumerate(ages) if age_s > OLD_S]
+        if not old or min(ages[old[0] :]) > OLD_S:
+            return False
+    return True
+
+
 def load_of(event: LogEvent) -> float:
     """What the slow link carries under the view that the log tells of."""
     plan = msgspec.convert(event.get("plan"), ReducePlan | None) or mesh_plan(event["uids"])
@@ -136,8 +152,10 @@ def load_of(event: LogEvent) -> float:
 def test_a_slow_link_carries_less_and_its_share_again_once_it_is_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gauging, "LINK_S", 1.0)
-    monkeypatch.setattr(gauging, "PACE_S", 0.0)
+    for name, seconds in (("LINK_S", 0.5), ("PACE_S", 0.0), ("GIVE_S", 0.2)):
+        monkeypatch.setattr(gauging, name, seconds)
+    for name, value in (("PACE_S", 0.3), ("LOG_EVERY", 1)):
+        monkeypatch.setattr(gauges, name, value)
     problems: list[BaseException] = []
     with Relays() as relays:
         relays.shape(FAST)
@@ -152,8 +170,8 @@ def test_a_slow_link_carries_less_and_its_share_again_once_it_is_fast(
         deadline = time.monotonic() + BOUND_S
         while not better_plans(tmp_path, "n1") and time.monotonic() < deadline:
             time.sleep(0.1)
-        # So long its trains have to agree with what was measured before.
-        time.sleep(3 * gauging.LINK_S + 2 * PACE_S)
+        while not confirmed_by_trains(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
         assert len(better_plans(tmp_path, "n1")) == 1
         relays.shape(FAST, "n2", "n3")
         for thread in threads:

@@ -107,6 +107,17 @@ def test_trains_that_have_agreed_tell_when_the_link_has_changed() -> None:
     assert bench.reading.trust is Trust.MEASURED
 
 
+def test_a_link_that_trains_have_found_fast_again_is_never_called_slow_by_what_it_was() -> None:
+    bench = Bench()
+    bench.transfer(20 * MBIT)
+    for rate in (20, 20, 20, 200, 200):
+        bench.train(rate * MBIT)
+    for _ in range(20):
+        bench.transfer(200 * MBIT, seconds=0.1)
+        assert bench.reading.bytes_per_s == pytest.approx(200 * MBIT, rel=0.02)
+    assert bench.reading.trust is Trust.MEASURED
+
+
 def test_trains_that_never_agreed_tell_nothing_and_the_transfer_grows_old() -> None:
     bench = Bench()
     bench.transfer(20 * MBIT)

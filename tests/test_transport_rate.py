@@ -43,7 +43,7 @@ def test_a_long_transfer_tells_the_rate() -> None:
     end = feed(rate, 5.0, 2.0, 50 * MBIT)
     assert known(rate).bytes_per_s == pytest.approx(50 * MBIT)
     assert not known(rate).lower_bound
-    assert known(rate).at == end
+    assert end - 0.03 < known(rate).at <= end
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,9 @@ class Town:
             self.reports[name].begun_round,
         )
 
+    def do_pulls(self, name: str, bytes_: str, total: str) -> None:
+        self.worker(name, local.Pulling(int(bytes_), int(total)))
+
     def do_pulled(self, name: str) -> None:
         view = self.nodes[name].view
         assert view is not None

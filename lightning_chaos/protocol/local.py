@@ -84,6 +84,12 @@ class Removed(Local, frozen=True, array_like=True, tag=True):
     """Addresses ``host:port`` of those who went on, as far as they are known."""
 
 
+class GaveUp(Local, frozen=True, array_like=True, tag=True):
+    """This node has waited long enough for a quorum; its training ends."""
+
+    reason: str
+
+
 class RunOver(Local, frozen=True, array_like=True, tag=True):
     """The run this node looked for has finished."""
 
@@ -252,6 +258,7 @@ AnyLocal = (
     | Install
     | Refused
     | Removed
+    | GaveUp
     | RunOver
     | AllDone
     | Stop

@@ -32,6 +32,10 @@ class _Said:
     at_least: bool
     """It came too fast to see how fast: this much at least, counted from when it was asked for."""
 
+    def says_other_than(self, transfer: RateEstimate) -> bool:
+        """It is not what the transfer has shown; a lower bound that is lower is no news."""
+        return not self.at_least or self.bytes_per_s > transfer.bytes_per_s
+
 
 class LinkMeter:
     """The rate of one link in one direction, over all connections that there have been.
@@ -51,7 +55,7 @@ class LinkMeter:
         """When the train was asked for that is to come, None if it would not tell anything."""
         self._coming: list[Arrival] | None = None
         self._said: list[_Said] = []
-        """By the last trains since the last transfer."""
+        """By the last trains since transfers have shown the rate."""
         self._said_at = -math.inf
         self._believed = False
         """Trains have agreed with the transfer before them."""
@@ -102,21 +106,23 @@ class LinkMeter:
             self._asked_at = None
 
     def _hear(self, arrivals: list[Arrival], asked_at: float) -> None:
-        transfer, now = self._transfers.estimate, arrivals[-1].at
+        transfer = self._certain
         if transfer is not None and transfer.at > self._said_at:
             self._said, self._believed = [], False
         found = rate_of_train(arrivals, self._rtt_s)
+        self._said_at = arrivals[-1].at
         if found is not None:
             said = _Said(found.bytes_per_s, at_least=False)
         else:
             size = sum(arrival.bytes for arrival in arrivals)
-            said = _Said(size / max(now - asked_at, 1e-6), at_least=True)
+            said = _Said(size / max(self._said_at - asked_at, 1e-6), at_least=True)
         self._said = [*self._said[1 - _TRAINS :], said]
-        self._said_at = now
-        if len(self._said) == _TRAINS and not self._believed and transfer is not None:
+        if transfer is not None and len(self._said) == _TRAINS:
             middle = median_low(self._said)
             same = _within(AGREES, middle.bytes_per_s, transfer.bytes_per_s)
-            self._believed = same and not (middle.at_least or transfer.lower_bound)
+            if self._believed and not same and middle.says_other_than(transfer):
+                self._transfers.forget()
+            self._believed = self._believed or (same and not middle.at_least)
 
     # ---- known -----------------------------------------------------------------------------
 
@@ -126,33 +132,32 @@ class LinkMeter:
         transfer = self._transfers.estimate
         return self._clock() - max(self._said_at, transfer.at if transfer else -math.inf)
 
+    @property
+    def _certain(self) -> RateEstimate | None:
+        """What transfers have shown, None if they show a lower bound at most."""
+        transfer = self._transfers.estimate
+        return None if transfer is None or transfer.lower_bound else transfer
+
     def reading(self) -> Reading | None:
         """What is known by now, None if nothing is."""
-        transfer, now = self._transfers.estimate, self._clock()
-        trains = self._said
-        if transfer is not None and transfer.at > self._said_at:
-            trains = []
-        if transfer is not None and not transfer.lower_bound:
-            return self._after(transfer, median_low(trains) if trains else None, now)
+        now, transfer = self._clock(), self._transfers.estimate
+        if self._certain is not None:
+            return self._shown(self._certain, now)
         least = transfer.bytes_per_s if transfer is not None else 0.0
-        if trains:
-            middle = median_low(trains)
+        if self._said:
+            middle = median_low(self._said)
             if not middle.at_least and middle.bytes_per_s >= least:
-                return Reading(middle.bytes_per_s, Trust.TRAIN, now - self._said_at)
+                trust = Trust.MEASURED if self._believed else Trust.TRAIN
+                return Reading(middle.bytes_per_s, trust, now - self._said_at)
             least = max(least, middle.bytes_per_s)
         return Reading(least, Trust.AT_LEAST) if least else None
 
-    def _after(self, transfer: RateEstimate, trains: _Said | None, now: float) -> Reading:
-        """What trains have changed of what a transfer has shown."""
-        shown = Reading(transfer.bytes_per_s, Trust.MEASURED, now - transfer.at)
-        if trains is None or not self._believed:
-            return shown
-        if trains.at_least and trains.bytes_per_s < AGREES * transfer.bytes_per_s:
-            return shown
-        trust = Trust.AT_LEAST if trains.at_least else Trust.MEASURED
-        same = _within(AGREES, trains.bytes_per_s, transfer.bytes_per_s)
-        rate = transfer.bytes_per_s if same else trains.bytes_per_s
-        return Reading(rate, trust, now - self._said_at)
+    def _shown(self, transfer: RateEstimate, now: float) -> Reading:
+        """By a transfer, and perhaps confirmed by trains."""
+        at = transfer.at
+        if self._believed and not median_low(self._said).at_least:
+            at = max(at, self._said_at)
+        return Reading(transfer.bytes_per_s, Trust.MEASURED, now - at)
 
 
 def _within(factor: float, a: float, b: float) -> bool:

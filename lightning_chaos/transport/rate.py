@@ -44,7 +44,7 @@ class RateEstimate:
     lower_bound: bool
     """Too little was seen to say so: the link may well carry more."""
     at: float
-    """When it was last fed, seconds on the clock of who feeds it."""
+    """When what it is made of came, seconds on the clock of who feeds it."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bytes_per_s) and self.bytes_per_s > 0):
@@ -93,6 +93,11 @@ class PassiveRate:
         self._memory_s = max(_MEMORY_S, LEAST_ROUND_TRIPS * rtt_s)
         self._least_busy_s = max(LEAST_BUSY_S, LEAST_ROUND_TRIPS * rtt_s)
 
+    def forget(self) -> None:
+        """The link has changed: what was seen so far says nothing any more."""
+        self._counted, self._seen = _Sum(), _Sum()
+        self._start_slowly()
+
     def begin(self) -> None:
         """Bytes are asked for, or announced; calls within a transfer change nothing."""
         if not self._under_way:
@@ -126,11 +131,13 @@ class PassiveRate:
     @property
     def estimate(self) -> RateEstimate | None:
         """What is known by now, None if nothing."""
-        rate = self._counted.rate or self._start.rate or self._window.rate
+        rate = self._counted.rate
+        at = self._counted_t if rate else self._fed_t
+        rate = rate or self._start.rate or self._window.rate
         if not rate:
             return None
         enough = self._seen.bytes >= LEAST_BYTES and self._seen.seconds >= self._least_busy_s
-        return RateEstimate(rate, lower_bound=not enough, at=self._fed_t)
+        return RateEstimate(rate, lower_bound=not enough, at=at)
 
     def _start_slowly(self) -> None:
         self._window = _Sum()

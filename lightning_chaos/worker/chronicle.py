@@ -12,7 +12,7 @@ import msgspec
 
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.planning.mesh import mesh_plan
-from lightning_chaos.protocol.readings import Reading, Trust
+from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Decision, Host, OpId, Uid, View
 
 
@@ -100,12 +100,15 @@ class Chronicle:
 
     def gauges(self, host: Host, rates: Mapping[Uid, Reading]) -> None:
         """How its machine is doing, and what comes from each, as far as that is known."""
-        mbit = {
-            uid.rpartition("/")[0]: round(reading.bytes_per_s * 8e-6, 1)
+        heard = {
+            uid.rpartition("/")[0]: {
+                "mbit": round(reading.bytes_per_s * 8e-6, 1),
+                "known": reading.trust.name.lower().replace("_", " "),
+                "age_s": round(reading.age_s, 1),
+            }
             for uid, reading in rates.items()
-            if reading.trust > Trust.AT_LEAST
         }
-        self._run_log.write("gauges", host=msgspec.structs.asdict(host), mbit_from=mbit)
+        self._run_log.write("gauges", host=msgspec.structs.asdict(host), heard=heard)
 
     def waiting(self, reason: str) -> None:
         """The peer waits for this, '' for nothing any more."""
