@@ -99,6 +99,8 @@ class IdlePeers:
         self._relays = relays
         self._workers: list[IdleWorker] = []
         self._started = 0
+        self.busy_s = 0.0
+        """Processor time that the peers took for the last link event, all together."""
 
     async def __aenter__(self) -> IdlePeers:
         for _ in range(MEMBERS):
@@ -137,12 +139,18 @@ class IdlePeers:
     async def link(self, act: Callable[[], None]) -> float:
         """Seconds from the first peer that notices what was done to a link to the COMMIT at all."""
         before = max(worker.epoch for worker in self._workers)
-        begun = time.perf_counter()
+        begun, busy_s = time.perf_counter(), self._processor_s()
         act()
         for worker in self._workers:
             await worker.until(lambda w=worker: w.epoch > before)  # type: ignore[misc]
+        self.busy_s = self._processor_s() - busy_s
         noticed = min(w.noticed_at for w in self._workers if w.noticed_at > begun)
         return max(worker.heard_at for worker in self._workers) - noticed
+
+    def _processor_s(self) -> float:
+        """Of the peers' event loops so far, as exactly as the kernel knows."""
+        stats = (Path(f"/proc/{worker.peer_pid}/schedstat") for worker in self._workers)
+        return sum(int(stat.read_text().split()[0]) for stat in stats) / 1e9
 
     async def _come(self) -> float:
         self._started += 1

@@ -10,6 +10,8 @@ calm before it is believed.  Measured
   (``steady.py``): from the first peer that notices until the COMMIT is at every worker;
 * with training workers also: from the cut until every member has a stable round under the new
   view, less an ordinary round; and how long the longest freeze was;
+* with idle workers also: the processor time of the peers, from the cut on, which a busy machine
+  changes less than the time itself;
 * in the same run: what the bare exchange of the same messages takes, through the same relays.
 """
 
@@ -47,6 +49,7 @@ async def idle(figures: Figures, pairs: Sequence[tuple[str, str]]) -> None:
             for a, b in pairs:
                 lost = await peers.link(lambda a=a, b=b: relays.cut(a, b, Cut.RESET))  # type: ignore[misc]
                 figures.add("link lost: control time with idle workers", lost)
+                figures.add("link lost: processor time of the four peers", peers.busy_s)
                 back = await peers.link(lambda a=a, b=b: relays.heal(a, b))  # type: ignore[misc]
                 figures.add("link back: control time with idle workers", back)
 

@@ -11,7 +11,8 @@ the sum of the rates, are
 * one raw TCP connection from each donor, all at once, each with its part of the same bytes, cut by
   the right rates: what a plan could have if nothing had to be asked for and checked.
 
-Time goes from the first call to the last byte; in each repetition everything is done once.
+Time goes from the first call to the last byte; in each repetition everything is done once.  A last
+table is that of :mod:`newcomers`: two behind one slow member.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import statistics
 import time
 from collections.abc import Mapping
 
+import newcomers
 import torch
 from common import machine, parser, publish
 from doors import dialler_of, open_to, payload_of
@@ -179,18 +181,20 @@ def main() -> None:
     arguments = arguments_of.parse_args()
     repeat, total = (1, 4_000_000) if arguments.smoke else (arguments.repeat, arguments.mb * 10**6)
     try:
-        with Namespaces(len(RATES_MBIT) + 1) as network:
+        with Namespaces(len(RATES_MBIT) + len(newcomers.NEWCOMERS)) as network:
             shape(network, arguments.rtt_ms[0])
             if not arguments.smoke:
                 calibrate(network, into("new", [*RATES_MBIT, "new"])).require()
             lines = ["Between namespaces."]
             for rtt_ms in arguments.rtt_ms:
                 lines += measure(network, rtt_ms, total, repeat)
+            lines += newcomers.measure(network, total // 4, repeat)
     except ConfigError as error:
         with Relays() as relays:
             lines = [f"Through relays: {error}"]
             for rtt_ms in arguments.rtt_ms:
                 lines += measure(relays, rtt_ms, total, repeat)
+            lines += newcomers.measure(relays, total // 4, repeat)
     publish("\n".join([machine(), *lines]) + "\n", arguments.write)
 
 

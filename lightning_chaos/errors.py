@@ -16,6 +16,7 @@ ChaosError
 ├── LabError                the lab's network is not what it was told to be
 ├── ReplayError             a run log that cannot be replayed here
 └── NodeLost                this node can no longer take part in the run
+    └── QuorumLost          because too few of the members could be reached for too long
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ class OperationMismatch(ChaosError, RuntimeError):
 
 class NodeLost(ChaosError, RuntimeError):
     """This node can no longer take part in the run (its peer process died too often, say)."""
+
+
+class QuorumLost(NodeLost):
+    """Too few members could be reached for too long; the message says how many, and what to do."""
 
 
 class ReplayError(ChaosError, RuntimeError):

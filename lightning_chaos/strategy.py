@@ -22,7 +22,7 @@ from typing_extensions import override
 from lightning_chaos.callbacks import SelfHealing, SelfHealingHooks, ShardPull, ShardPullHooks
 from lightning_chaos.collective.reducer import Reducer
 from lightning_chaos.data.loader import elastic_loader, inspect_loader
-from lightning_chaos.errors import ConfigError, DataError, StateError
+from lightning_chaos.errors import ConfigError, DataError, QuorumLost, StateError
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import View
 from lightning_chaos.replay.book import read_book
@@ -61,6 +61,8 @@ class ChaosHooks(Parts, Checkpoints):
             its longest so far, at least a minute. Ten times that for the first round, and between
             rounds.
         start_timeout: longest time to wait for ``min_members`` before the first round, seconds.
+        quorum_timeout: longest time that a side of a cut network waits for the others before its
+            nodes give up, seconds.
         linger: how long a finished run is told to latecomers, seconds.
         link_rate: speed limit of each outgoing link, Mbit/s; 0 for none.
         insecure: allow addresses that are not loopback, unencrypted.
@@ -102,6 +104,7 @@ class ChaosHooks(Parts, Checkpoints):
         timeout: float | None = None,
         worker_timeout: float | None = None,
         start_timeout: float | None = None,
+        quorum_timeout: float | None = None,
         linger: float | None = None,
         link_rate: float | None = None,
         insecure: bool | None = None,
@@ -127,6 +130,7 @@ class ChaosHooks(Parts, Checkpoints):
             timeout=timeout,
             worker_timeout=worker_timeout,
             start_timeout=start_timeout,
+            quorum_timeout=quorum_timeout,
             linger=linger,
             link_rate=link_rate,
             insecure=insecure,
@@ -280,6 +284,8 @@ class ChaosHooks(Parts, Checkpoints):
     def on_exception(self, exception: BaseException) -> None:
         """The node says its last word before the error goes on."""
         super().on_exception(exception)  # type: ignore[misc]
+        if isinstance(exception, QuorumLost):
+            exception.add_note(self.newest_checkpoint)
         text = f"{type(exception).__name__}: {exception}".rstrip(": ")
         self._close_node(text)
 

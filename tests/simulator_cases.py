@@ -16,6 +16,8 @@ TROUBLES = (
     "blip",
     "hang_worker",
 )
+DATA_LINKS = ("cut_data", "stall_data", "mute_data", "isolate_data", "deafen_data")
+BESIDES = ("kill", "leave", "restart", "cut", "mute", "isolate", "blip", "blip_data", "pause_peer")
 MOMENTS = ("", "", "ViewNews", "Prepare", "Ack", "Commit")
 
 
@@ -42,3 +44,29 @@ def partitions(seed: int, *, alone: bool = True) -> Case:
             faults.append(Fault(when, what, a, b, lasts, after))
     faults.sort(key=lambda fault: fault.at)
     return Case(seed, names, tuple(faults), rng.random() < 0.3, rng.random() < 0.3, alone=alone)
+
+
+def data_links(seed: int) -> Case:
+    """Up to five faults of data links, and perhaps others.
+
+    Args:
+        seed: of all chance.
+    """
+    rng = random.Random(f"data links {seed}")
+    names = "abcde"[: rng.choice((2, 3, 4, 5, 5))]
+    faults = [
+        Fault(at, kind, *rng.sample(names, 2), seconds)
+        for kind, at, seconds in (
+            *(
+                (rng.choice(DATA_LINKS), rng.uniform(0.2, 3.0), rng.choice((0.3, 1.5, 4.0, 8.0)))
+                for _ in range(rng.randint(1, 5))
+            ),
+            *(
+                (rng.choice(BESIDES), rng.uniform(0.2, 6.0), 1.0)
+                for _ in range(rng.choice((0, 0, 1, 2)))
+            ),
+        )
+    ]
+    faults.sort(key=lambda fault: fault.at)
+    founders = len(names) if rng.random() < 0.7 else 0
+    return Case(seed, names, tuple(faults), founders=founders, quiet_at=10.0)

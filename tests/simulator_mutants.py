@@ -220,6 +220,16 @@ def a_link_is_taken_back_that_an_end_denies(patch: Patch) -> None:
     patch.setattr(Linkage, "back", lambda self, now, view, evidence: frozenset(view.missing))
 
 
+def a_data_link_that_is_lost_is_forgotten(patch: Patch) -> None:
+    """Count on a link again as soon as the worker gets on without it."""
+
+    def settle(self: Evidence, missing: Collection[Pair]) -> None:
+        self._complaints.clear()
+        self._no_data.clear()
+
+    patch.setattr(Evidence, "settle", settle)
+
+
 def a_carried_message_has_no_end(patch: Patch) -> None:
     """Forward whatever comes, however many have done so before."""
     patch.setattr(standing, "MOST_HOPS", 1_000_000)

@@ -32,6 +32,7 @@ class Stage:
         begin(self.world)
         first = names[:founders] or names
         self.until(lambda: all(map(self.world.live, first)), "all are started")
+        self.until(lambda: bool(self.world.invariants.members()), "the run is founded")
         settle(self.world)
         self.sent: list[tuple[str, str, str]] = []
         self.world.paths.watchers.append(lambda *what: self.sent.append(what))

@@ -30,6 +30,23 @@ def test_a_worker_that_hangs_in_a_step_loses_its_seat_and_the_others_go_on(
     run.finish("a", "c")
 
 
+def test_a_newcomer_that_hangs_with_the_state_in_its_hands_is_left_out(
+    cluster: MakeCluster,
+) -> None:
+    run = cluster("--pause", "c=taking over")
+    run.up("a", "b")
+    run.start("c", env={"CHAOS_WORKER_TIMEOUT": "1"})
+    run.wait_told("pauses", "c")
+    run.wait_told_that(
+        lambda e: e.event == "view" and "c stopped learning" in e["reason"], "c to be left out"
+    )
+    run.wait_told_that(lambda e: e.event == "hold" and e["serving"] == ["c"], "members to go on")
+    run.wait_rounds(5)
+    assert not run.told("end", "c"), "it hangs, it did not die"
+    run.kill("c")
+    run.finish("a", "b")
+
+
 def test_a_first_step_may_take_longer_than_a_worker_may_hang(cluster: MakeCluster) -> None:
     run = cluster("--compiles", "b", CHAOS_WORKER_TIMEOUT="1")
     run.up("a", "b", "c")

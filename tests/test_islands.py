@@ -79,6 +79,29 @@ def test_the_smaller_side_waits_and_says_why_and_comes_back(
     run.finish(*nodes)
 
 
+def test_who_waits_for_a_quorum_in_vain_ends_and_says_what_is_left(
+    cluster: MakeCluster, relays: Relays, tmp_path: Path
+) -> None:
+    nodes = ("n1", "n2", "n3")
+    saved = {"CHAOS_SAVERS": "3", "CHAOS_QUORUM_TIMEOUT": "0.5"}
+    run = cluster("--checkpoints", str(tmp_path), CHAOS_TIMEOUT="0.5", **saved)
+    up(run, relays, *nodes)
+    run.wait_told("saved", "n3")
+    part(relays, nodes[:2], nodes[2:], Cut.SILENT)
+    assert run.wait_exit("n3", run.bound_s) == 1
+    said = run.tail("n3", 2)
+    for words in (
+        "QuorumLost: 1 of 3 members reachable; waiting for quorum for 0.5 s in vain",
+        "Bring the others back",
+        "quorum='any'",
+        f"The newest checkpoint: {tmp_path}",
+    ):
+        assert words in said, said
+    run.wait_gone(run.peer_pids("n3")[0])
+    works(run, *nodes[:2])
+    run.finish(*nodes[:2])
+
+
 def test_a_firewall_between_two_halves_lets_one_of_them_go_on(
     cluster: MakeCluster, relays: Relays
 ) -> None:

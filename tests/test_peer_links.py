@@ -18,7 +18,7 @@ from lightning_chaos.peer.greeting import greet
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key
 from lightning_chaos.protocol.events import Event, Heard, Linked, Unlinked
-from lightning_chaos.protocol.messages import Hello, Refuse, StopRequest, decode, encode
+from lightning_chaos.protocol.messages import Hello, Refuse, Status, StopRequest, decode, encode
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.transport.channel import Channel
@@ -391,5 +391,35 @@ def test_a_malformed_message_closes_the_connection_and_is_never_heard() -> None:
             assert "not a message of protocol" in a.unlinked[0].reason
             assert a.events[0] == Linked(me)
             assert not a.heard
+
+    asyncio.run(scene())
+
+
+def test_what_is_said_while_a_connection_is_dialled_again_is_heard_afterwards() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.view.add(b.me.uid)
+            b.view.add(a.me.uid)
+            a.links.connect(b.me)
+            await until(lambda: bool(a.events) and bool(b.events))
+            a.links.redial(b.me.uid, "for a test")
+            a.links.send(b.me.uid, StopRequest("meanwhile"))
+            await until(lambda: b.heard == ["meanwhile"])
+            assert not a.unlinked
+
+    asyncio.run(scene())
+
+
+def test_what_could_not_be_sent_comes_back_with_the_news_that_the_link_is_lost() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            a.links.connect(b.me)
+            await until(lambda: bool(a.events) and bool(b.events))
+            b.shut_door()
+            a.links.redial(b.me.uid, "for a test")
+            a.links.send(b.me.uid, StopRequest("meanwhile"))
+            a.links.send(b.me.uid, Status(1, 1))
+            await until(lambda: len(a.unlinked) == 1)
+            assert a.unlinked[0].unsent == (StopRequest("meanwhile"),)
 
     asyncio.run(scene())

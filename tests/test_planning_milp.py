@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from optimality import checked_pull
+from optimality import check_rules, checked_pull
 
 from lightning_chaos.errors import ConfigError, PlanError
 from lightning_chaos.planning.chain import plan_over_chain
@@ -69,9 +69,9 @@ def test_the_scan_is_the_programs_optimum_over_all_sizes(
 ) -> None:
     chain = [(1 << 16) >> i for i in range(sizes)]
     best = prove(total, chain, donors)
-    assert plan_over_chain(total, chain, donors).makespan_s == pytest.approx(
-        best.makespan_s, rel=1e-6
-    )
+    plan = plan_over_chain(total, chain, donors)
+    check_rules(plan, donors)
+    assert plan.makespan_s == pytest.approx(best.makespan_s, rel=1e-6)
 
 
 @pytest.mark.parametrize("solver", get_args(Solver))

@@ -19,7 +19,7 @@ from lightning_chaos.collective.layout import Layout
 from lightning_chaos.errors import PlanError
 from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Cap, Graph, Link
 from lightning_chaos.planning.mesh import reroute
-from lightning_chaos.planning.reduce import Reduction, plan_reduce
+from lightning_chaos.planning.reduce import Reduction, finer_and_finer, plan_reduce
 from lightning_chaos.planning.shares import best_shares
 from lightning_chaos.planning.values import ReducePlan, Tree
 
@@ -137,9 +137,9 @@ def pieces(plan: ReducePlan) -> list[tuple[Tree, int]]:
     return list(zip(plan.trees, plan.shares, strict=True))
 
 
-@given(graphs)
-def test_any_plan_is_without_fault_and_keeps_its_promise(graph: Graph) -> None:
-    reduction = plan_reduce(graph)
+@given(graphs, st.integers(0, 3))
+def test_any_plan_is_without_fault_and_keeps_its_promise(graph: Graph, finer: int) -> None:
+    reduction = next(itertools.islice(finer_and_finer(graph), finer, None))
     plan = reduction.plan
     assert plan.check(graph.members, missing(graph)) is None
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(plan), type=ReducePlan) == plan
@@ -159,11 +159,11 @@ def test_any_plan_is_without_fault_and_keeps_its_promise(graph: Graph) -> None:
     assert reduction.bound_bytes_per_s >= reduction.bytes_per_s * (1 - 1e-9)
 
 
-@given(graphs, st.lists(st.integers(0, 1 << 22), max_size=3))
+@given(graphs, st.integers(0, 3), st.lists(st.integers(0, 1 << 22), max_size=3))
 def test_any_plan_cuts_a_vector_so_that_each_float_is_in_one_chunk_of_one_tree(
-    graph: Graph, floats: list[int]
+    graph: Graph, finer: int, floats: list[int]
 ) -> None:
-    plan = plan_reduce(graph).plan
+    plan = next(itertools.islice(finer_and_finer(graph), finer, None)).plan
     ends = list(itertools.accumulate((4 * number for number in floats), initial=0))
     layout = Layout.of(graph.members, plan, [(a, b - a) for a, b in itertools.pairwise(ends)])
     at = 0

@@ -60,6 +60,10 @@ def check(plan: SeveralPlan, graph: Graph) -> None:
                 assert passed <= {index for r in direct for index in range(*r)}
     assert plan.bound_s <= plan.makespan_s * (1 + 1e-9)
     assert plan.makespan_s == max(plan.ends_s.values())
+    for newcomer, spans in plan.spans_s.items():
+        assert spans.keys() == plan.ranges[newcomer].keys()
+        assert all(0 <= begin < end <= plan.ends_s[newcomer] for begin, end in spans.values())
+        assert plan.ends_s[newcomer] == max(end for _, end in spans.values())
 
 
 @settings(max_examples=60)

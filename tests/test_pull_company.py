@@ -150,7 +150,7 @@ async def test_a_newcomer_alone_cannot_stand_in_for_the_members() -> None:
 
 
 def test_all_newcomers_begin_elsewhere_and_end_where_the_others_end() -> None:
-    assert Portion().order([0, 1, 2, 5], 6) == [0, 1, 2, 5]
-    assert Portion(0, 2).order(range(6), 6) == [0, 1, 2, 5, 4, 3]
-    assert Portion(1, 2).order(range(6), 6) == [3, 4, 5, 2, 1, 0]
-    assert Portion(1, 3).order([0, 3, 4, 5], 6) == [3, 5, 4, 0]
+    assert Portion().parts([0, 1, 2, 5], 6) == [[0, 1, 2, 5]]
+    assert Portion(0, 2).parts(range(6), 6) == [[0, 1, 2], [5, 4, 3]]
+    assert Portion(1, 2).parts(range(6), 6) == [[3, 4, 5], [2, 1, 0]]
+    assert Portion(1, 3).parts([0, 3, 4, 5], 6) == [[3], [5, 4], [0]]

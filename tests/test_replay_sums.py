@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from collective_failures import random_links
@@ -12,6 +14,8 @@ from collective_network import Network, program, view_of
 
 from lightning_chaos.collective.roots import Floats
 from lightning_chaos.monitor.runlog import RunLog, read_log
+from lightning_chaos.planning.graph import Graph, Link
+from lightning_chaos.planning.reduce import finer_and_finer
 from lightning_chaos.replay.book import view_told
 from lightning_chaos.replay.sums import Sums
 from lightning_chaos.worker.chronicle import Chronicle
@@ -48,6 +52,29 @@ def test_a_replay_adds_up_along_the_trees_of_the_run(links: bool) -> None:
         names, missing = random_links(rng)
         network = Network(names, rng, program(rng, 3))
         network.news[1] = (view_of(1, names, missing=() if links else missing), None)
+        for node in network.nodes.values():
+            network.install(node, 1)
+        network.run()
+        network.check()
+        for number in range(len(network.steps)):
+            mine, theirs = replayed(network, number)
+            assert mine == theirs
+
+
+def test_a_replay_adds_up_along_trees_for_unlike_links_too() -> None:
+    """Their pieces are many, rooted on both sides of slow links, some of a tree more than once."""
+    for seed in range(60):
+        rng = random.Random(80_000 + seed)
+        names = "abcdef"[: rng.randint(2, 6)]
+        view = view_of(1, names)
+        near = {uid: rng.choice([10.0, 100.0]) for uid in view.uids}
+        ways = {
+            (a, b): Link(min(near[a], near[b]), 1) for a, b in itertools.permutations(view.uids, 2)
+        }
+        made = finer_and_finer(Graph(view.uids, ways))
+        plan = next(itertools.islice(made, rng.randint(0, 3), None)).plan
+        network = Network(names, rng, program(rng, 3))
+        network.news[1] = (msgspec.structs.replace(view, plan=plan), None)
         for node in network.nodes.values():
             network.install(node, 1)
         network.run()

@@ -40,6 +40,7 @@ from lightning_chaos.replication.wire import (
 )
 from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind
+from lightning_chaos.transport.train import TRAIN_BYTES
 
 
 async def client(node: Node) -> ShardChannel:
@@ -288,6 +289,20 @@ def test_a_donor_that_breaks_the_rules_after_its_manifest_is_out(
             assert problem in pulled.donors[1].problem
 
     asyncio.run(main())
+
+
+@in_a_loop
+async def test_a_train_is_told_whole_by_the_clock_of_the_event_loop() -> None:
+    now = asyncio.get_running_loop().time
+    async with stage() as s:
+        channel = await client(s.donor("a"))
+        asked = now()
+        channel.send(Ask(RUN, LEARNER))
+        seen = await channel.receive(5.0)
+        assert isinstance(seen, TrainSeen)
+        assert sum(some.bytes for some in seen.arrivals) == TRAIN_BYTES
+        assert len(seen.arrivals) >= TRAIN_BYTES / 1448
+        assert all(asked - 0.01 < some.at < now() + 0.01 for some in seen.arrivals)
 
 
 @in_a_loop

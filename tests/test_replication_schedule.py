@@ -106,8 +106,7 @@ class VirtualPull:
             one.gave(length, begun_s, self.now_s)
         if not self.goal.assignment.under_way(one.source.uid):
             one.gauge.live.end()
-        if one.gauge.certain and not one.certain:
-            one.certain = True
+        if self.schedule.outdated(one, self.now_s):
             self.schedule.plan([*self.donors.values()], self.now_s)
 
 

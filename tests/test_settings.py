@@ -32,6 +32,7 @@ def test_variables_fill_in_what_is_left_out() -> None:
             "CHAOS_MIN_MEMBERS": "3",
             "CHAOS_TIMEOUT": "0.5",
             "CHAOS_WORKER_TIMEOUT": "60",
+            "CHAOS_QUORUM_TIMEOUT": "90",
             "CHAOS_LINGER": "0",
             "CHAOS_LINK_RATE": "8",
             "CHAOS_LOG": "logs",
@@ -44,7 +45,7 @@ def test_variables_fill_in_what_is_left_out() -> None:
     assert [str(address) for address in settings.peers] == ["127.0.0.1:5000", "localhost:5001"]
     assert (settings.min_members, settings.join_at_round, settings.savers) == (3, 12, 2)
     assert (settings.timeout_s, settings.worker_timeout_s, settings.linger_s) == (0.5, 60, 0)
-    assert settings.verify_every == 5
+    assert (settings.verify_every, settings.quorum_timeout_s) == (5, 90)
     assert settings.link_rate_bytes_per_s == 1e6
     assert settings.log_dir == "logs"
 
@@ -86,6 +87,8 @@ def test_the_default_run_goes_by_script(monkeypatch: pytest.MonkeyPatch) -> None
         ({"CHAOS_TIMEOUT": "0"}, {}, "CHAOS_TIMEOUT='0' is out of range"),
         ({"CHAOS_TIMEOUT": "nan"}, {}, "CHAOS_TIMEOUT='nan'"),
         ({"CHAOS_WORKER_TIMEOUT": "-1"}, {}, "CHAOS_WORKER_TIMEOUT='-1' is out of range"),
+        ({"CHAOS_QUORUM_TIMEOUT": "0"}, {}, "CHAOS_QUORUM_TIMEOUT='0' is out of range"),
+        ({"CHAOS_JOIN_AT": "-2"}, {}, "CHAOS_JOIN_AT='-2' is out of range"),
         ({"CHAOS_LINGER": "soon"}, {}, "CHAOS_LINGER='soon' is not a number"),
         ({"CHAOS_LINK_RATE": "-8"}, {}, "CHAOS_LINK_RATE='-8' is out of range"),
         ({"CHAOS_INSECURE": "maybe"}, {}, "CHAOS_INSECURE='maybe': write 1 or 0"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import simulator_mutants as mutants
-from simulator_cases import partitions
+from simulator_cases import data_links, partitions
 
 from lightning_chaos.testing.simulator import Case, Fault, draw, draw_short, simulate
 
@@ -55,24 +55,25 @@ SHOWN: dict[Mutant, list[Case]] = {
     mutants.the_quorum_is_not_checked: cases(draw, 1),
     mutants.a_promise_is_forgotten: cases(draw_short, 11),
     mutants.not_all_members_of_the_new_view_have_agreed: cases(draw_short, 4),
-    mutants.an_older_epoch_is_accepted: cases(draw, 40),
-    mutants.a_ballot_is_reused: cases(draw_short, 32),
+    mutants.an_older_epoch_is_accepted: cases(draw, 345),
+    mutants.a_ballot_is_reused: cases(draw, 1),
     mutants.a_silent_member_counts_as_dead: cases(draw, 20),
     mutants.a_refusing_member_counts_as_dead: cases(draw, 1),
-    mutants.an_ack_comes_before_the_freeze: cases(draw_short, 38),
+    mutants.an_ack_comes_before_the_freeze: cases(draw_short, 30),
     mutants.half_a_round_counts_as_whole: cases(draw_short, 4),
-    mutants.the_last_result_is_freed_early: cases(draw, 47),
+    mutants.the_last_result_is_freed_early: cases(draw, 110),
     mutants.a_learner_contributes: cases(draw, 0),
     mutants.an_older_lineage_stays: cases(partitions, 0),
     mutants.a_worker_runs_without_a_permit: cases(draw, 3),
-    mutants.half_is_enough: cases(draw, 5),
+    mutants.half_is_enough: cases(draw, 13),
     mutants.permits_do_not_wait: cases(draw_short, 11),
-    mutants.what_may_be_committed_is_forgotten: cases(draw, 430),
-    mutants.older_agreements_are_not_told: cases(draw, 370),
-    mutants.a_frame_of_an_older_epoch_is_taken: cases(draw_short, 70),
-    mutants.data_is_shared_out_too_early: cases(draw_short, 365),
+    mutants.what_may_be_committed_is_forgotten: cases(draw, 415),
+    mutants.older_agreements_are_not_told: cases(draw, 435),
+    mutants.a_frame_of_an_older_epoch_is_taken: cases(draw_short, 28),
+    mutants.data_is_shared_out_too_early: cases(draw_short, 350),
     mutants.one_end_of_a_link_costs_the_other_its_seat: cases(draw_short, 30),
-    mutants.a_link_is_taken_back_that_an_end_denies: cases(draw_short, 30),
+    mutants.a_link_is_taken_back_that_an_end_denies: cases(draw_short, 28),
+    mutants.a_data_link_that_is_lost_is_forgotten: cases(data_links, 0),
     mutants.a_carried_message_has_no_end: [IN_CIRCLES],
 }
 """Cases among which one shows it, near the first that does today."""

@@ -91,3 +91,58 @@ def test_what_comes_after_fifty_milliseconds_is_not_looked_at() -> None:
 def test_a_round_trip_that_cannot_be_is_refused(rtt_s: float) -> None:
     with pytest.raises(ConfigError, match="round trip"):
         rate_of_train(arrivals(50), rtt_s)
+
+
+# ---- what receivers have seen ----------------------------------------------------------------
+
+PAYLOAD = 1448 / 1514
+"""Of what an Ethernet carries."""
+
+
+def seen_by(microseconds: list[int], size: int = 2 * SEGMENT) -> list[Arrival]:
+    """A train in pieces of that size, as stamped; the last one is what is left."""
+    last = TRAIN_BYTES - size * (len(microseconds) - 1)
+    sizes = [size] * (len(microseconds) - 1) + [last]
+    return [Arrival(at / 1e6, some) for at, some in zip(microseconds, sizes, strict=True)]
+
+
+# Links of 1000 Mbit/s between namespaces, told round trips of 1 and 20 ms.
+_SHORT_TRIP = [0, 25, 49, 73, 98, 1074, 1099, 1118, 1143, 1167, 1192, 1215, 1239, 1265, 1288]
+_SHORT_TRIP += [2168, 2190, 2198, 2230, 2255, 2264, 2302, 2306]
+_LONG_TRIP = [0, 22, 46, 70, 94, 20092, 20130, 20138, 20156, 20180, 20204, 20229, 20254, 20277]
+_LONG_TRIP += [20301, 40211, 40245, 40256, 40278, 40304, 40327, 40351, 40367]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "rtt_s"),
+    [(_SHORT_TRIP, 0.00165), (_SHORT_TRIP, 0.0045), (_SHORT_TRIP, 0.0), (_LONG_TRIP, 0.02404)],
+)
+def test_a_gigabit_is_seen_in_arrivals_that_were_recorded(
+    microseconds: list[int], rtt_s: float
+) -> None:
+    assert estimated(seen_by(microseconds), rtt_s) == pytest.approx(1000 * PAYLOAD, rel=0.1)
+
+
+def test_the_lateness_of_one_packet_in_each_flight_does_not_count() -> None:
+    late = [at + 15 if at % 20_000 < 40 and at % 20_000 > 15 else at for at in _LONG_TRIP]
+    assert late != _LONG_TRIP
+    assert estimated(seen_by(late), 0.024) == pytest.approx(1000 * PAYLOAD, rel=0.1)
+
+
+def test_packets_that_a_late_machine_passed_on_at_once_are_one_arrival() -> None:
+    fine = arrivals(200)
+    together = [
+        Arrival(fine[k - k % 5 + 4 if k + 5 < len(fine) else -1].at, one.bytes)
+        for k, one in enumerate(fine)
+    ]
+    assert len({some.at for some in together}) < len(fine) / 4
+    assert estimated(together) == pytest.approx(200, rel=0.05)
+
+
+def test_a_link_so_slow_that_little_comes_in_fifty_milliseconds_still_tells() -> None:
+    assert estimated(arrivals(1), 0.0) == pytest.approx(1, rel=0.01)
+    assert estimated(arrivals(1, rtt_s=0.02), 0.02) == pytest.approx(1, rel=0.1)
+
+
+def test_with_a_long_round_trip_the_first_flight_is_enough() -> None:
+    assert estimated(arrivals(1000, rtt_s=0.06), 0.06) == pytest.approx(1000, rel=0.01)

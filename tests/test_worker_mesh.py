@@ -95,13 +95,16 @@ class Owner:
                 self.changed.clear()
                 await self.changed.wait()
 
-    async def complaint(self) -> tuple[Uid, bool]:
-        """Whose link the peer is told of, and whether it is mended."""
+    async def says(self) -> tuple[Uid, str]:
+        """Whose link the peer is told of next, and what."""
         await self.until(lambda: self.told)
-        (told,) = self.told
-        self.told.clear()
-        assert isinstance(told, local.Broken)
-        return told.uid, told.mended
+        match self.told.pop(0):
+            case local.Broken(uid=uid, mended=mended):
+                return uid, "frames were lost" if mended else "broken"
+            case local.Restored(uid=uid):
+                return uid, "works again"
+            case other:
+                raise AssertionError(other)
 
     async def until_linked(self, *others: Owner) -> None:
         uids = {other.me.uid for other in others}
@@ -143,24 +146,24 @@ def in_loop(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
-def test_members_without_a_link_do_not_dial_each_other_until_a_view_has_it_back() -> None:
+def test_a_link_that_no_view_has_is_made_all_the_same() -> None:
     async def scenario() -> None:
         async with owners("abc") as (a, b, c):
             for owner in (a, b, c):
                 owner.install(view_of(1, [a, b, c], (a, c)))
-            await b.until_linked(a, c)
-            await a.until_linked(b)
-            await c.until_linked(b)
-            for owner in (a, b, c):
-                owner.install(owner.views[0], view_of(2, [a, b, c]))
+            for one, other in ((a, c), (c, a)):
+                assert await one.says() == (other.me.uid, "broken")
+                assert await one.says() == (other.me.uid, "works again")
+                one.install(view_of(2, [a, b, c]))
             await a.until_linked(b, c)
             await c.until_linked(a, b)
+            assert [len(owner.accepted) for owner in (a, b, c)] == [2, 1, 0]
             assert a.told == b.told == c.told == []
 
     in_loop(scenario)
 
 
-def test_a_link_that_is_missing_is_closed_when_no_view_uses_it_and_nobody_complains() -> None:
+def test_a_link_that_a_view_gave_up_is_made_anew_before_it_is_counted_on() -> None:
     async def scenario() -> None:
         async with owners("abc") as (a, b, c):
             whole, without = view_of(1, [a, b, c]), view_of(2, [a, b, c], (a, c))
@@ -171,18 +174,25 @@ def test_a_link_that_is_missing_is_closed_when_no_view_uses_it_and_nobody_compla
             for owner in (a, b, c):
                 owner.install(whole, without)
                 owner.mesh.let_missing_go()
-            assert c.me.uid in a.mesh.linked  # this round still uses it
+            assert a.told == c.told == []  # this round still uses it
             for owner in (a, c):
                 owner.views = [without]
             a.mesh.let_missing_go()
-            await a.until_linked(b)
-            await c.until_linked(b)
+            assert await a.says() == (c.me.uid, "broken")
+            assert await a.says() == (c.me.uid, "works again")
+            assert await c.says() == (a.me.uid, "works again")
+            made = len(a.accepted)
+            for owner in (a, c):
+                owner.mesh.let_missing_go()  # it is another one by now
+            await a.until_linked(b, c)
+            await c.until_linked(a, b)
+            assert len(a.accepted) == made
             assert a.told == c.told == []
 
     in_loop(scenario)
 
 
-def test_a_link_that_breaks_is_mended_unless_it_is_to_go_and_complained_of_while_needed() -> None:
+def test_a_link_that_breaks_is_mended_and_complained_of_while_it_is_to_go_and_needed() -> None:
     async def scenario() -> None:
         async with owners("Aab") as (oldest, a, b):
             whole, without = three(1, oldest, a, b), three(2, oldest, a, b, linked=False)
@@ -192,19 +202,18 @@ def test_a_link_that_breaks_is_mended_unless_it_is_to_go_and_complained_of_while
             await b.until_linked(oldest, a)
             a.accepted[0].shutdown(socket.SHUT_RDWR)
             for one, other in ((a, b), (b, a)):
-                assert await one.complaint() == (other.me.uid, True)
+                assert await one.says() == (other.me.uid, "frames were lost")
                 one.install(whole, without)
             b.install(without)
-            await a.until_linked(oldest, b)
             a.accepted[1].shutdown(socket.SHUT_RDWR)
-            assert await a.complaint() == (b.me.uid, False)
-            await b.until_linked(oldest)
-            assert b.told == []
+            assert await a.says() == (b.me.uid, "broken")
+            assert await a.says() == (b.me.uid, "frames were lost")
+            assert await b.says() == (a.me.uid, "works again")
 
     in_loop(scenario)
 
 
-def test_a_link_that_comes_back_with_a_view_has_lost_no_frames() -> None:
+def test_a_link_is_dialled_on_and_on_and_nothing_that_a_view_does_without_is_lost() -> None:
     async def scenario() -> None:
         async with owners("Aab") as (oldest, a, b):
             for owner in (oldest, a, b):
@@ -214,13 +223,30 @@ def test_a_link_that_comes_back_with_a_view_has_lost_no_frames() -> None:
             b.unreachable = True
             a.accepted[0].shutdown(socket.SHUT_RDWR)
             for one, other in ((a, b), (b, a)):
-                assert await one.complaint() == (other.me.uid, False)
+                assert await one.says() == (other.me.uid, "broken")
                 one.install(three(2, oldest, a, b, linked=False))
             b.unreachable = False
-            for owner in (a, b):
-                owner.install(three(3, oldest, a, b))
-            await a.until_linked(oldest, b)
-            await b.until_linked(oldest, a)
+            for one, other in ((a, b), (b, a)):
+                assert await one.says() == (other.me.uid, "works again")
+                one.install(three(3, oldest, a, b))
             assert a.told == b.told == []
+
+    in_loop(scenario)
+
+
+def test_members_that_are_frozen_meet_again_under_the_view_that_they_have() -> None:
+    async def scenario() -> None:
+        async with owners("ab") as (a, b):
+            for owner in (a, b):
+                owner.install(view_of(1, [a, b]))
+            await a.until_linked(b)
+            await b.until_linked(a)
+            b.unreachable = True
+            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            for one, other in ((a, b), (b, a)):
+                assert await one.says() == (other.me.uid, "broken")
+            b.unreachable = False
+            for one, other in ((a, b), (b, a)):
+                assert await one.says() == (other.me.uid, "frames were lost")
 
     in_loop(scenario)

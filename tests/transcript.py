@@ -165,6 +165,9 @@ class Town:
             self.reports[name].begun_round,
         )
 
+    def do_pulls(self, name: str, bytes_: str, total: str) -> None:
+        self.worker(name, local.Pulling(int(bytes_), int(total)))
+
     def do_pulled(self, name: str) -> None:
         view = self.nodes[name].view
         assert view is not None
@@ -194,6 +197,9 @@ class Town:
     def do_broken(self, name: str, other: str, mended: str = "no") -> None:
         said = local.Broken(self.nodes[other].me.uid, "data link reset", mended == "yes")
         self.worker(name, said)
+
+    def do_restored(self, name: str, other: str) -> None:
+        self.worker(name, local.Restored(self.nodes[other].me.uid))
 
     def do_worker_gone(self, name: str) -> None:
         self.give(name, WorkerGone("the worker ended"))

@@ -45,6 +45,8 @@ def _of(info: Any, known: Callable[[Any], st.SearchStrategy[Plain] | None]) -> A
             if info.ge is None:
                 return st.floats()
             return st.floats(min_value=info.ge, max_value=info.le, allow_nan=False)
+        case types.EnumType():
+            return st.sampled_from([member.value for member in info.cls])
         case types.BoolType():
             return st.booleans()
         case types.NoneType():

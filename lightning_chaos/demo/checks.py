@@ -98,13 +98,14 @@ def pulls(events: Sequence[LogEvent]) -> list[PullFacts]:
 
 def _pull_facts(events: Sequence[LogEvent], pull: LogEvent) -> PullFacts:
     expected: list[str] = []
+    newcomers: set[str] = set()
     for event in events:
         if event.event == "view" and pull.node in event["learners"] and event.t <= pull.t:
-            expected = list(event["members"])
+            expected, newcomers = list(event["members"]), set(event["learners"])
     served = {str(d["node"]): d for d in pull["per_donor"]}
     total = sum(int(d["bytes"]) for d in served.values())
     donors = []
-    for node in dict.fromkeys([*expected, *served]):
+    for node in dict.fromkeys([*expected, *(n for n in served if n not in newcomers)]):
         size = int(served[node]["bytes"]) if node in served else 0
         first, last = (
             (float(served[node]["first_t"]), float(served[node]["last_t"])) if size else (0.0, 0.0)

@@ -47,6 +47,8 @@ class PeerConfig(msgspec.Struct, frozen=True):
     """Longest time a worker may work on one round, seconds; None to derive it from its past."""
     start_timeout_s: float = 600.0
     """How long a node waits for enough others to begin with, seconds."""
+    quorum_timeout_s: float = 3600.0
+    """How long this node waits for a quorum once that is lost, seconds."""
     linger_s: float = 30.0
     """How long a finished run is told to latecomers, seconds."""
     insecure: bool = False

@@ -50,6 +50,8 @@ TICKS = 20
 LONGEST_BEAT_S = 1.0
 """However long the timeout is, the worker hears at least so often that its peer lives, seconds."""
 _FLUSH_S = 1.0
+_PARTINGS = local.Refused | local.Removed | local.GaveUp | local.RunOver
+"""After these words this node can show nobody the way to the run."""
 _LEVELS = {
     Level.DEBUG: logging.DEBUG,
     Level.INFO: logging.INFO,
@@ -99,6 +101,7 @@ class Driver:
             worker_timeout_s=config.patience_s,
             linger_s=config.linger_s,
             start_timeout_s=config.start_timeout_s,
+            quorum_timeout_s=config.quorum_timeout_s,
             base_epoch=config.base_epoch,
             alone=config.alone,
             generation=config.generation,
@@ -171,7 +174,9 @@ class Driver:
         self._stepping = True
         try:
             while self._events and not self._over.is_set():
-                for action in self._membership.step(self._clock(), self._events.popleft()):
+                actions = self._membership.step(self._clock(), self._events.popleft())
+                # Nobody waits for what is only written down.
+                for action in sorted(actions, key=_is_log):
                     self._do(action)
         finally:
             self._stepping = False
@@ -193,7 +198,7 @@ class Driver:
                 self._links.redial(uid, reason)
             case Tell(message=message):
                 self._worker.send(local.encode_local(message))
-                if isinstance(message, local.Refused | local.Removed | local.RunOver):
+                if isinstance(message, _PARTINGS):
                     self._quest.hide()
             case Replan():
                 self._planner.ask(action)
@@ -245,6 +250,10 @@ class Driver:
         """Tell of unlinked peers of this machine whose process is gone."""
         for uid in self._housemates.gone():
             self._feed(ProcessGone(uid))
+
+
+def _is_log(action: Action) -> bool:
+    return isinstance(action, Log)
 
 
 def _let_go_of_output() -> None:

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from lightning_chaos.errors import AddressError, ChaosError, WireError
 from lightning_chaos.peer.greeting import greet
 from lightning_chaos.peer.machine import process_gone
 from lightning_chaos.protocol.events import Event, Heard, Linked, Unlinked
-from lightning_chaos.protocol.messages import AnyMessage, Message, decode, encode
+from lightning_chaos.protocol.messages import AnyMessage, Message, Status, decode, encode
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.address import Address, check_allowed
 from lightning_chaos.transport.channel import Channel
@@ -31,6 +32,8 @@ _RETRY_S = 0.05
 _GONE_POLL_S = 0.01
 _MOST_PATIENCE = 4
 """A member that was never reached is given up to so many timeouts to answer."""
+_MOST_UNSENT = 64
+"""So many messages, the latest, wait for a link that is being dialled again."""
 _logger = logging.getLogger(__name__)
 
 
@@ -83,6 +86,7 @@ class Links:
         self._tls = tls
         self._open: dict[Uid, list[_Connection]] = {}
         self._up: set[Uid] = set()
+        self._unsent: dict[Uid, deque[Message]] = {}
         self._wanted: dict[Uid, Member] = {}
         self._dialling: dict[Uid, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,16 +111,23 @@ class Links:
             )
 
     def send(self, to: Uid, message: Message) -> None:
-        """Send on the oldest connection that is alive; dropped if there is none."""
+        """Send on the oldest connection that is alive.
+
+        If there is none, it waits until one is there or the link is reported down, and is told
+        with that; what only says where this peer stands at present does not.
+        """
         for connection in self._open.get(to, ()):
             if not connection.channel.closing:
                 connection.channel.send(encode(message))
                 return
+        if to in self._up and not isinstance(message, Status):
+            self._unsent.setdefault(to, deque(maxlen=_MOST_UNSENT)).append(message)
 
     def hang_up(self, uid: Uid) -> None:
         """Close all connections to that incarnation once what is queued is sent."""
         self._wanted.pop(uid, None)
         self._up.discard(uid)
+        self._unsent.pop(uid, None)
         if task := self._dialling.pop(uid, None):
             task.cancel()
         for connection in self._open.pop(uid, ()):
@@ -188,6 +199,8 @@ class Links:
         if member.uid not in self._up:
             self._up.add(member.uid)
             self._emit(Linked(member))
+        for message in self._unsent.pop(member.uid, ()):
+            self.send(member.uid, message)
         self._start(self._listen(connection))
 
     async def _listen(self, connection: _Connection) -> None:
@@ -296,7 +309,7 @@ class Links:
     def _report_down(self, uid: Uid, reason: str) -> None:
         if not self._open.get(uid):
             self._up.discard(uid)
-            self._emit(Unlinked(uid, reason))
+            self._emit(Unlinked(uid, reason, tuple(self._unsent.pop(uid, ()))))
 
     def _start(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._spawn(coroutine)

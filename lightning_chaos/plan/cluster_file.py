@@ -62,6 +62,7 @@ class Cluster(msgspec.Struct, frozen=True):
             ingress_bytes_per_s=self.graph.cap(newcomer).down_mbit * BYTES_PER_S_PER_MBIT,
             tensors=self.tensors,
             costs=self.costs,
+            joining=len(self.newcomers),
         )
 
     def several(self) -> SeveralPlan:

@@ -11,8 +11,13 @@ from rich.console import Console
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.plan import tables
 from lightning_chaos.plan.cluster_file import Cluster, read_cluster
+from lightning_chaos.plan.gantt import Bar, draw
+from lightning_chaos.plan.turns import Turn, summed_up, take_turns
 from lightning_chaos.planning.policies import POLICIES, Outcome, Scene
 from lightning_chaos.planning.pull import feed
+from lightning_chaos.planning.several import SeveralPlan
+
+OURS = "chaos"
 
 
 @click.command()
@@ -20,7 +25,7 @@ from lightning_chaos.planning.pull import feed
 @click.option(
     "--policy",
     type=click.Choice(list(POLICIES)),
-    default="chaos",
+    default=OURS,
     show_default=True,
     help="Whose schedule to show.",
 )
@@ -29,7 +34,7 @@ from lightning_chaos.planning.pull import feed
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the donors over time."
 )
 def plan(cluster: Path, policy: str, exact: bool, plot: Path | None) -> None:
-    """Predict how a newcomer gets its state, under every policy.
+    """Predict how newcomers get their state, under every policy.
 
     CLUSTER: a YAML file with members, newcomers and links, as in examples/clusters.
     """
@@ -37,48 +42,76 @@ def plan(cluster: Path, policy: str, exact: bool, plot: Path | None) -> None:
     # Wide enough for every table where the output is no terminal; names are shown as they are.
     width = None if Console().is_terminal else 120
     console = Console(width=width, markup=False, emoji=False)
-    if len(told.newcomers) > 1:
-        if policy != "chaos" or exact or plot:
-            raise ConfigError(
-                f"{cluster}: --policy, --exact and --plot are for one newcomer, and here are "
-                f"{len(told.newcomers)}: {', '.join(told.newcomers)}"
-            )
-        _show_several(told, console)
+    scenes = {newcomer: told.scene(newcomer) for newcomer in told.newcomers}
+    together = told.several() if len(scenes) > 1 else None
+    bound_s = together.bound_s if together else tables.bound_s(scenes[told.newcomers[0]])
+    if together and policy == OURS:
+        console.print(tables.several(together))
+        end_s, bars = together.makespan_s, _together(together)
     else:
-        _show_one(told, policy, exact, plot, console)
-
-
-def _show_several(told: Cluster, console: Console) -> None:
-    best = told.several()
-    console.print(tables.several(best))
-    console.print(tables.prediction(best.makespan_s, best.bound_s))
-
-
-def _show_one(told: Cluster, policy: str, exact: bool, plot: Path | None, console: Console) -> None:
-    (newcomer,) = told.newcomers
-    scene = told.scene(newcomer)
-    shown = POLICIES[policy](scene)
-    console.print(tables.schedule(scene, newcomer, shown))
-    console.print(tables.prediction(shown.transfer_s, tables.bound_s(scene)))
+        turns = take_turns(policy, scenes)
+        for turn in turns:
+            console.print(tables.schedule(turn))
+        end_s, bars = summed_up(turns).transfer_s, _in_turn(turns)
+    console.print(tables.prediction(end_s, bound_s))
     if exact:
-        console.print(_proved(scene))
-    console.print(tables.comparison(scene, {name: _outcome(name, scene) for name in POLICIES}))
+        for newcomer, scene in scenes.items():
+            console.print(_proved(newcomer, scene))
+    found = {name: _outcome(name, scenes, together) for name in POLICIES}
+    console.print(tables.comparison(bound_s, found))
     if plot is not None:
-        from lightning_chaos.plan.gantt import draw
-
-        draw(scene, newcomer, shown, plot)
+        if not bars:
+            raise ConfigError(f"{policy} has no schedule of donors to draw")
+        everybody = _listed(told)
+        draw(f"{policy}: {everybody} has its state after {end_s:.3f} s", bars, bound_s, plot)
         console.print(f"chart: {plot}", soft_wrap=True)
 
 
-def _outcome(name: str, scene: Scene) -> Outcome | str:
+def _listed(told: Cluster) -> str:
+    return told.newcomers[0] if len(told.newcomers) == 1 else "each of " + ", ".join(told.newcomers)
+
+
+def _outcome(name: str, scenes: dict[str, Scene], together: SeveralPlan | None) -> Outcome | str:
     """A policy's outcome, or why there is none."""
+    if together and name == OURS:
+        source = f"shards of {together.shard_bytes / 1024:g} KiB, passed on"
+        return Outcome(name, source, together.makespan_s, together.makespan_s, {}, {})
     try:
-        return POLICIES[name](scene)
+        return summed_up(take_turns(name, scenes))
     except ConfigError as error:
         return str(error)
 
 
-def _proved(scene: Scene) -> str:
+def _together(plan: SeveralPlan) -> list[Bar]:
+    """What goes to all newcomers, from donors and from each other."""
+    return [
+        Bar(
+            f"{source} → {newcomer}",
+            plan.spans_s[newcomer][source],
+            sum(end - first for first, end in ranges) * plan.shard_bytes,
+        )
+        for newcomer, sources in plan.ranges.items()
+        for source, ranges in sources.items()
+    ]
+
+
+def _in_turn(turns: list[Turn]) -> list[Bar]:
+    """What the donors send to each newcomer, in its turn; those that send nothing too."""
+    return [
+        Bar(
+            donor.name if len(turns) == 1 else f"{donor.name} → {turn.newcomer}",
+            (turn.begin_s + donor.release_s, turn.begin_s + turn.outcome.ends_s[donor.name])
+            if donor.name in turn.outcome.ends_s
+            else None,
+            turn.outcome.bytes_from.get(donor.name, 0),
+        )
+        for turn in turns
+        if turn.outcome.ends_s
+        for donor in turn.scene.donors
+    ]
+
+
+def _proved(newcomer: str, scene: Scene) -> str:
     """What the solver says of the schedules at the rates that the newcomer can take in."""
     from lightning_chaos.planning.milp import prove
 
@@ -90,7 +123,8 @@ def _proved(scene: Scene) -> str:
     ]
     best = prove(scene.total_bytes, scene.sizes, donors)
     return (
-        f"proved by {best.solver.upper()}: at these rates no schedule of whole shards ends before "
-        f"{best.makespan_s:.6f} s (shards of {best.shard_bytes / 1024:g} KiB); "
-        f"the greedy's ends at {POLICIES['chaos'](scene).transfer_s:.6f} s"
+        f"proved by {best.solver.upper()}: if {newcomer} pulls from donors alone and is the only "
+        f"one, at these rates no schedule of whole shards ends before {best.makespan_s:.6f} s "
+        f"(shards of {best.shard_bytes / 1024:g} KiB); "
+        f"the greedy's ends at {POLICIES[OURS](scene).transfer_s:.6f} s"
     )

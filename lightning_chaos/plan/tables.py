@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from lightning_chaos.plan.turns import Turn
 from lightning_chaos.planning.completion import fluid
 from lightning_chaos.planning.policies import Outcome, Scene
 from lightning_chaos.planning.several import SeveralPlan
 
 
 def bound_s(scene: Scene) -> float:
-    """Time before which no policy can end: shards cut at will, no time lost between them."""
+    """Before that no policy brings one newcomer its state: no time is lost between shards."""
     return fluid(
         scene.total_bytes,
         [donor.rate_bytes_per_s for donor in scene.donors],
@@ -22,9 +23,13 @@ def bound_s(scene: Scene) -> float:
     )
 
 
-def schedule(scene: Scene, newcomer: str, outcome: Outcome) -> Table:
-    """What each donor sends under a policy."""
-    title = f"{outcome.policy}: {newcomer} pulls {scene.total_bytes / 1e6:.1f} MB, {outcome.source}"
+def schedule(turn: Turn) -> Table:
+    """What each donor sends to one newcomer under a policy."""
+    scene, outcome = turn.scene, turn.outcome
+    title = f"{outcome.policy}: {turn.newcomer} pulls {scene.total_bytes / 1e6:.1f} MB"
+    title += f", {outcome.source}"
+    if turn.begin_s:
+        title += f", when those before it are served ({_seconds(turn.begin_s)})"
     if math.isfinite(scene.ingress_bytes_per_s):
         title += f", and takes in {scene.ingress_bytes_per_s * 8e-6:g} Mbit/s at most"
     table = _table(
@@ -38,19 +43,18 @@ def schedule(scene: Scene, newcomer: str, outcome: Outcome) -> Table:
         table.add_row(
             donor.name,
             f"{donor.rate_bytes_per_s * 8e-6:.0f}",
-            _seconds(donor.release_s),
+            _seconds(turn.begin_s + donor.release_s),
             str(outcome.plan.counts[donor.name]) if outcome.plan else "",
             f"{part / 1e6:.1f}",
             f"{part / sent:.1%}" if sent else "",
-            _seconds(outcome.ends_s[donor.name]) if part else "",
+            _seconds(turn.begin_s + outcome.ends_s[donor.name]) if part else "",
         )
     return table
 
 
-def comparison(scene: Scene, outcomes: Mapping[str, Outcome | str]) -> Table:
+def comparison(best_s: float, outcomes: Mapping[str, Outcome | str]) -> Table:
     """All policies; for one that cannot be predicted, why."""
     table = _table("all policies", ("policy", "state from"), ("transfer", "× bound", "others wait"))
-    best_s = bound_s(scene)
     for name, outcome in outcomes.items():
         if isinstance(outcome, str):
             table.add_row(name, outcome)
@@ -71,7 +75,7 @@ def several(plan: SeveralPlan) -> Table:
         f"{len(plan.ranges)} newcomers pull {plan.shards} shards of {plan.shard_bytes / 1024:g} "
         "KiB, and pass them on",
         ("newcomer", "source", "ranges of shards"),
-        ("share", "done"),
+        ("share", "begins", "done"),
     )
     for newcomer, sources in plan.ranges.items():
         for n, (source, ranges) in enumerate(sources.items()):
@@ -81,7 +85,7 @@ def several(plan: SeveralPlan) -> Table:
                 source,
                 ", ".join(f"{first}–{end - 1}" for first, end in ranges),
                 f"{count / plan.shards:.1%}",
-                "" if n else _seconds(plan.ends_s[newcomer]),
+                *map(_seconds, plan.spans_s[newcomer][source]),
             )
     return table
 

@@ -67,6 +67,8 @@ class Scene(msgspec.Struct, frozen=True):
     tensors: tuple[int, ...] = ()
     """Bytes of each tensor in order; only autoscaling-counts asks for them."""
     costs: Costs = Costs()
+    joining: int = 1
+    """How many newcomers there are; only pollux, which starts all of them at once, asks."""
 
     def __post_init__(self) -> None:
         check_chain(self.sizes)
@@ -96,13 +98,13 @@ Policy = Callable[[Scene], Outcome]
 
 
 def pollux(scene: Scene) -> Outcome:
-    """Checkpoint to a store, stop everybody, start N + 1 who all read it.
+    """Checkpoint to a store, stop everybody, start them and the newcomers, who all read it.
 
     The wait for its scheduler (up to 60 s) and for the end of the step is left out.
     """
     one_s = scene.total_bytes * 8 / (scene.costs.store_mbit * 1e6)
     members = len(scene.donors)
-    stall_s = one_s + scene.costs.restart_s + (members + 1) * one_s
+    stall_s = one_s + scene.costs.restart_s + (members + scene.joining) * one_s
     return Outcome("pollux", "store", stall_s, stall_s, {}, {})
 
 

@@ -33,6 +33,8 @@ from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Graph
 from lightning_chaos.planning.pull import DonorLink, check_pull, donors_of, plan_pull
 
 Range = tuple[int, int]
+Span = tuple[float, float]
+"""From when to when, seconds."""
 
 
 class SeveralPlan(msgspec.Struct, frozen=True):
@@ -43,6 +45,8 @@ class SeveralPlan(msgspec.Struct, frozen=True):
     ranges: dict[str, dict[str, tuple[Range, ...]]]
     """Newcomer -> source (donor or other newcomer) -> shards ``first <= index < end``, in the
     order they are sent; for each newcomer disjoint and all of them."""
+    spans_s: dict[str, dict[str, Span]]
+    """Of each newcomer and source: when the source may begin, and when it has sent its last."""
     ends_s: dict[str, float]
     """Predicted time at which each newcomer has everything."""
     makespan_s: float
@@ -158,23 +162,26 @@ def _plan(scene: _Scene, portions: _Portions, bound_s: float) -> SeveralPlan:
     sizes, _ = rounding(shards, [_period(size, f) for f in flows], [0.0] * len(flows))
     firsts = list(itertools.accumulate(sizes, initial=0))
     ranges: dict[str, dict[str, tuple[Range, ...]]] = {name: {} for name in newcomers}
-    ends = dict.fromkeys(newcomers, 0.0)
+    spans: dict[str, dict[str, Span]] = {name: {} for name in newcomers}
     fed = _donor_rates(scene, portions)
     for j, newcomer in enumerate(newcomers):
         beside = sum(portions.entry) - portions.entry[j]
         parts = [(firsts[j], sizes[j]), (firsts[-2], sizes[-1])]
-        taken, arrivals, end_s = _direct(fed[j], parts, size, scene.down(newcomer) - beside)
+        taken, arrivals, ends_s = _direct(fed[j], parts, size, scene.down(newcomer) - beside)
         ranges[newcomer] |= taken
-        ends[newcomer] = max(ends[newcomer], end_s)
+        spans[newcomer] |= {
+            d.name: (d.release_s, ends_s[d.name]) for d in fed[j] if d.name in taken
+        }
         if not sizes[j]:
             continue
-        passed_s = _pass_on(arrivals, scene.overhead_s + _period(size, portions.entry[j]))
+        first_s, passed_s = _pass_on(arrivals, scene.overhead_s + _period(size, portions.entry[j]))
         for other in newcomers:
             if other != newcomer:
                 latency_s = scene.graph.links[newcomer, other].latency_ms / 1e3
                 ranges[other][newcomer] = ((firsts[j], firsts[j + 1]),)
-                ends[other] = max(ends[other], passed_s + latency_s)
-    return SeveralPlan(size, shards, ranges, ends, max(ends.values()), bound_s)
+                spans[other][newcomer] = first_s + latency_s, passed_s + latency_s
+    ends = {name: max(end for _, end in spans[name].values()) for name in newcomers}
+    return SeveralPlan(size, shards, ranges, spans, ends, max(ends.values()), bound_s)
 
 
 def _donor_rates(scene: _Scene, portions: _Portions) -> list[list[DonorLink]]:
@@ -203,7 +210,7 @@ def _donor_rates(scene: _Scene, portions: _Portions) -> list[list[DonorLink]]:
 
 def _direct(
     donors: Sequence[DonorLink], parts: list[tuple[int, int]], size: int, ingress: float
-) -> tuple[dict[str, tuple[Range, ...]], Iterator[float], float]:
+) -> tuple[dict[str, tuple[Range, ...]], Iterator[float], dict[str, float]]:
     """What a newcomer pulls from the donors: the portion it passes on first, then the common one.
 
     Args:
@@ -213,12 +220,12 @@ def _direct(
         ingress: bytes/s that the newcomer has left for donors.
 
     Returns:
-        Ranges per donor, when each shard of the first portion is there, when all is there.
+        Ranges per donor, when each shard of the first portion is there, when each donor is done.
     """
     counts: dict[str, int] = {donor.name: 0 for donor in donors}
     ranges: dict[str, tuple[Range, ...]] = {}
     arrivals: Iterator[float] = iter(())
-    end_s = 0.0
+    ends_s: dict[str, float] = {}
     so_far = 0
     for at, shards in parts:
         if not shards:
@@ -231,11 +238,10 @@ def _direct(
                 end = at + count - counts[name]
                 ranges[name] = (*ranges.get(name, ()), (at, end))
                 at = end
-        counts = plan.counts
-        end_s = plan.makespan_s
+        counts, ends_s = plan.counts, plan.ends_s
         if so_far == parts[0][1]:
             arrivals = _arrivals(plan.counts, plan.ends_s, donors)
-    return ranges, arrivals, end_s
+    return ranges, arrivals, ends_s
 
 
 def _arrivals(
@@ -250,12 +256,12 @@ def _arrivals(
     return heapq.merge(*(of(donor) for donor in donors if counts[donor.name]))
 
 
-def _pass_on(arrivals: Iterator[float], period_s: float) -> float:
-    """When the last shard has been passed on, one after another as they come."""
-    end_s = 0.0
-    for arrival in arrivals:
+def _pass_on(arrivals: Iterator[float], period_s: float) -> Span:
+    """When the first shard is there, and the last is passed on, one after another as they come."""
+    begin_s = end_s = next(arrivals)
+    for arrival in itertools.chain((begin_s,), arrivals):
         end_s = max(end_s, arrival) + period_s
-    return end_s
+    return begin_s, end_s
 
 
 def _bound(scene: _Scene) -> float:

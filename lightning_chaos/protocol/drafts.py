@@ -35,9 +35,12 @@ class Drafts:
         """Settings of this node's worker, to compare newcomers with."""
         self._me = me
         self._alone = alone
+        self._entered = -1
+        """First round of the members that came with the view, -1 if none did."""
 
     def installed(self, now: float, view: View, old: View) -> None:
         """A view is installed: what it settles is settled."""
+        self._entered = -1 if view.seated <= old.seated else view.switch
         self.wishes.installed(view)
         self.linkage.installed(now, view, old)
         self.replanning.installed(now, view, old)
@@ -114,9 +117,12 @@ class Drafts:
         refusals, joining = self.wishes.admissible(now, view, reaches, self.fingerprint)
         if refusals:
             return refusals
-        margin = 1 if permits.begun >= 0 else 0
+        known = permits.granted
+        if permits.begun >= 0:
+            # Newcomers have a permit for their first round before others get there.
+            known = max(known, self._entered) + 1
         # Never below an earlier view's: those that wait for their round are taken in order.
-        switch = max(view.switch, permits.granted + 1 + margin, least_switch)
+        switch = max(view.switch, known + 1, least_switch)
         kept = set(view.missing) - self.linkage.back(now, view, evidence)
         never = {
             pair_of(m.uid, uid) for m in joining for uid in view.uids if evidence.says(m.uid, uid)

@@ -26,6 +26,8 @@ class Unlinked(msgspec.Struct, frozen=True):
 
     uid: Uid
     reason: str
+    unsent: tuple[Message, ...] = ()
+    """What it was to be sent meanwhile."""
 
 
 class ProcessGone(msgspec.Struct, frozen=True):

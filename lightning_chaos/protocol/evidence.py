@@ -26,6 +26,7 @@ class Evidence:
         self._heard_at: dict[Uid, float] = {}
         self._alive_at: dict[Uid, float] = {}
         self._broken: dict[Uid, str] = {}
+        self._no_data: dict[Uid, str] = {}
         self._complaints: dict[Uid, str] = {}
         self._silent: set[Uid] = set()
         self._says: dict[Uid, dict[Uid, float]] = {}
@@ -63,13 +64,28 @@ class Evidence:
         self._broken.pop(uid, None)
         self._silent.discard(uid)
 
+    def no_data(self, uid: Uid, reason: str) -> None:
+        """This node's worker has no data link to it, until it says otherwise."""
+        self._no_data[uid] = reason
+
+    def restored(self, uid: Uid) -> None:
+        """The worker has just made a data link to it."""
+        self._no_data.pop(uid, None)
+        self._complaints.pop(uid, None)
+
     def complain(self, uid: Uid, reason: str) -> None:
-        """This node's worker gets no data from it."""
+        """This node's worker waits for data from it, over a link that nothing has broken."""
         self._complaints[uid] = reason
 
-    def settle(self) -> None:
-        """The worker makes progress again: its complaints are void."""
-        self._complaints.clear()
+    def settle(self, missing: Collection[Pair]) -> None:
+        """The worker makes progress again: its complaints are void.
+
+        But for those over whose link it makes none, as the view has given it up: that link must
+        be made anew first.
+        """
+        if self._complaints:
+            kept = {b if a == self._me else a for a, b in missing if self._me in (a, b)}
+            self._complaints = {u: r for u, r in self._complaints.items() if u in kept}
 
     def declare_dead(self, uid: Uid, reason: str) -> None:
         """It votes no more."""
@@ -118,6 +134,7 @@ class Evidence:
     def keep_only(self, uids: Collection[Uid]) -> None:
         """Forget what concerns incarnations that are no longer in the view."""
         known = set(uids)
+        self._no_data = {u: r for u, r in self._no_data.items() if u in known}
         self._complaints = {u: r for u, r in self._complaints.items() if u in known}
         self._alive_at = {u: at for u, at in self._alive_at.items() if u in known}
         self._silent &= known
@@ -137,7 +154,8 @@ class Evidence:
 
     def no_link(self, uids: Set[Uid]) -> tuple[Uid, ...]:
         """Those of them to which this peer has no link that works, in order."""
-        doubtful = self.dead.keys() | self._broken.keys() | self._silent | self._complaints.keys()
+        doubtful = self.dead.keys() | self._broken.keys() | self._silent
+        doubtful |= self._no_data.keys() | self._complaints.keys()
         found = doubtful & uids - {self._me}
         return tuple(uid for uid in uids if uid in found and self.why(uid)) if found else ()
 
@@ -149,7 +167,7 @@ class Evidence:
             return self._broken[uid]
         if uid in self._silent:
             return f"silent for more than {self._timeouts.of(uid):.3g} s"
-        return self._complaints.get(uid, "")
+        return self._no_data.get(uid) or self._complaints.get(uid, "")
 
     def says(self, reporter: Uid, uid: Uid) -> bool:
         """That one has said that it has no link to this one."""

@@ -18,6 +18,7 @@ from lightning_chaos.protocol.linkage import told
 from lightning_chaos.protocol.parts import parts_of
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.proposer import Proposer, Steps
+from lightning_chaos.protocol.reunion import Reunion
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.values import Ballot, Pair, Proposal, Uid, View
 from lightning_chaos.protocol.wishes import Plan, node_of
@@ -41,6 +42,7 @@ class Lead:
         self._timeouts = timeouts
         self._flush = ""
         self._need_since: float | None = None
+        self._reunion = Reunion(timeouts)
 
     def want_flush(self, reason: str) -> None:
         """Frames were lost on a link that works again."""
@@ -50,6 +52,7 @@ class Lead:
         """A view is installed: what it settles is settled."""
         self.drafts.installed(now, view, old)
         self.proposer.installed()
+        self._reunion.installed()
         self._need_since, self._flush = None, ""
 
     # ---- what to do now --------------------------------------------------------------------
@@ -82,6 +85,11 @@ class Lead:
         gone = (evidence.dead, proposer.expelled, elsewhere)
         parts = parts_of(view, lost, gone, reaches) if apart else None
         ahead = parts.ahead(now, view, evidence) if parts is not None else 0
+        asked = parts.others if parts is not None else ()
+        waits = self._reunion.look(now, view, lost, asked, evidence.dead)
+        if urgent and (waits or self._reunion.lacking):
+            self._need_since = now  # nobody is late who could not have done anything
+        proposer.waiting = self._reunion.story if waits else proposer.waiting
         turn = self._my_turn(now, view, lost, ahead)
         if turn is None or (turn > 0 and not urgent):
             proposer.change = None
@@ -95,7 +103,7 @@ class Lead:
                 steps = proposer.carry_on(now, view, evidence)
                 if steps or proposer.change is not None:
                     return steps
-        if not proposer.may_propose(now):
+        if waits or not proposer.may_propose(now):
             return []
         learners = {m.uid for m in view.learners if reaches(m.uid) and m.uid not in evidence.dead}
         if urgent:

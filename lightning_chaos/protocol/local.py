@@ -84,6 +84,12 @@ class Removed(Local, frozen=True, array_like=True, tag=True):
     """Addresses ``host:port`` of those who went on, as far as they are known."""
 
 
+class GaveUp(Local, frozen=True, array_like=True, tag=True):
+    """This node has waited long enough for a quorum; its training ends."""
+
+    reason: str
+
+
 class RunOver(Local, frozen=True, array_like=True, tag=True):
     """The run this node looked for has finished."""
 
@@ -180,6 +186,12 @@ class Broken(Local, frozen=True, array_like=True, tag=True):
     mended: bool
 
 
+class Restored(Local, frozen=True, array_like=True, tag=True):
+    """There is a data link again, and nothing was lost on it that counts."""
+
+    uid: Uid
+
+
 class Late(Local, frozen=True, array_like=True, tag=True):
     """This worker has given all to an operation and waits; said again and again."""
 
@@ -246,6 +258,7 @@ AnyLocal = (
     | Install
     | Refused
     | Removed
+    | GaveUp
     | RunOver
     | AllDone
     | Stop
@@ -260,6 +273,7 @@ AnyLocal = (
     | Pulling
     | Pulled
     | Broken
+    | Restored
     | Late
     | Allowance
     | Measured

@@ -59,6 +59,7 @@ class Membership:
         linger_s: how long a finished run is told to latecomers, seconds.
         start_timeout_s: longest time that a node waits for enough others to begin with, and the
             others for its worker to be ready, seconds.
+        quorum_timeout_s: longest time that it waits for a quorum once that is lost, seconds.
         base_epoch: last epoch this node knew; a view that it founds is above that.
         generation: of a view that it founds.
         guarded: who has won among candidates founds only when a search says that nobody else can.
@@ -75,6 +76,7 @@ class Membership:
         worker_timeout_s: float = 300.0,
         linger_s: float = 30.0,
         start_timeout_s: float = 600.0,
+        quorum_timeout_s: float = 3600.0,
         base_epoch: int = 0,
         generation: int = 0,
         guarded: bool = False,
@@ -101,6 +103,7 @@ class Membership:
             min_members=min_members,
             linger_s=linger_s,
             start_timeout_s=start_timeout_s,
+            quorum_timeout_s=quorum_timeout_s,
         )
         self._evidence = self._standing.evidence
         self._sent_status_at = float("-inf")
@@ -166,8 +169,9 @@ class Membership:
         match event:
             case Linked(member=member):
                 self._on_linked(member)
-            case Unlinked(uid=uid, reason=reason):
+            case Unlinked(uid=uid, reason=reason, unsent=unsent):
                 self._on_unlinked(uid, reason)
+                standing.send_again(uid, unsent)
             case ProcessGone(uid=uid):
                 self._evidence.declare_dead(uid, "its process is gone")
             case Heard(sender=sender, message=message):

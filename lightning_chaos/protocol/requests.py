@@ -17,6 +17,10 @@ from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.values import Uid, View
 
 NEVER = float("-inf")
+TAKE_OVER_S = 30.0
+"""So long a learner may take to make the state its own, however fast the pull was, seconds."""
+TAKE_OVER_TIMES = 10
+"""Or so many times as long as the pull; members stand still for it."""
 QUIET_S = 5.0
 """A newcomer says what it waits for if it has no place after so long, seconds."""
 
@@ -35,7 +39,9 @@ class Requests:
         self.leaving = False
         """The worker wants to go."""
         self._ready: JoinReady | None = None
-        self._progress_at = 0.0
+        self._learns_at = self._progress_at = 0.0
+        self._whole = False
+        """All bytes of the state are here."""
         self._asked_at = NEVER
         self._asks_since: float | None = None
         self._flush = ""
@@ -62,17 +68,24 @@ class Requests:
     def learns(self) -> None:
         """A place as learner: nothing is pulled yet."""
         self._ready = None
-        self.pulling()
+        self._learns_at = self._standing.now
+        self.pulling(0, 1)
 
-    def pulling(self) -> None:
-        """The pull makes progress."""
+    def pulling(self, bytes_: int, total: int) -> None:
+        """The pull makes progress: so many bytes of so many are here."""
         self._progress_at = self._standing.now
+        self._whole = bytes_ >= total
 
     def check_pull(self) -> None:
         """A learner that gets nowhere gives its place up: members may stand still for it."""
-        standing, bound = self._standing, self._standing.worker_timeout_s
+        standing, bound, took_s = self._standing, self._standing.worker_timeout_s, 0.0
+        what = "the pull made no progress"
+        if self._whole and self._ready is None:
+            took_s = self._progress_at - self._learns_at
+            bound = min(bound, max(TAKE_OVER_S, TAKE_OVER_TIMES * took_s))
+            what = "its worker has pulled the state and not taken it over"
         if standing.role is Role.LEARNER and standing.now - self._progress_at > bound:
-            standing.resign(f"the pull made no progress for {bound:g} s")
+            standing.resign(f"{what} for {bound:.3g} s")
 
     @property
     def waiting(self) -> str:

@@ -7,7 +7,7 @@ from lightning_chaos.protocol.agreement import Agreement
 from lightning_chaos.protocol.events import Level, Quit
 from lightning_chaos.protocol.messages import AskCommit, LastWord
 from lightning_chaos.protocol.requests import Requests
-from lightning_chaos.protocol.standing import START_ADVICE, Role, Standing
+from lightning_chaos.protocol.standing import QUORUM_ADVICE, START_ADVICE, Role, Standing
 from lightning_chaos.protocol.values import View
 from lightning_chaos.protocol.wait import Wait
 
@@ -23,6 +23,7 @@ class Service:
         linger_s: how long a finished run is told to latecomers, seconds.
         start_timeout_s: how long the first round may wait for members, and they for this worker
             to be ready, seconds.
+        quorum_timeout_s: how long to wait for a quorum once it is lost, seconds.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Service:
         min_members: int,
         linger_s: float,
         start_timeout_s: float,
+        quorum_timeout_s: float,
     ) -> None:
         self._standing = standing
         self._requests = requests
@@ -41,6 +43,8 @@ class Service:
         self._min_members = min_members
         self._linger_s = linger_s
         self._start_timeout_s = start_timeout_s
+        self._quorum_timeout_s = quorum_timeout_s
+        self._no_quorum_since: float | None = None
         self._gated_since: float | None = None
         self._unready_since: float | None = None
         self._gone_at: float | None = None
@@ -67,15 +71,18 @@ class Service:
                 standing.slow = uids
             case local.Frozen():
                 self._agreement.on_frozen(said)
-            case local.Pulling():
-                requests.pulling()
+            case local.Pulling(bytes=bytes_, total=total):
+                requests.pulling(bytes_, total)
             case local.Pulled(epoch=epoch, round=round_):
                 requests.ready(epoch, round_)
             case local.Broken(uid=uid, reason=reason, mended=mended):
                 if mended:
+                    standing.evidence.restored(uid)
                     requests.flush(reason)
                 else:
-                    standing.evidence.complain(uid, reason)
+                    standing.evidence.no_data(uid, reason)
+            case local.Restored(uid=uid):
+                standing.evidence.restored(uid)
             case local.Late():
                 self._on_late(said)
             case local.Allowance(seconds=seconds):
@@ -98,9 +105,9 @@ class Service:
     def _on_begun(self, round_: int) -> None:
         standing = self._standing
         standing.permits.begin(standing.now, round_)
-        standing.evidence.settle()
-        self._requests.begun(round_)
         view = standing.view
+        standing.evidence.settle(view.missing if view is not None else ())
+        self._requests.begun(round_)
         if view is not None and len(standing.linked) + 1 > len(view.members):
             # Newcomers may wait for this round.
             for uid in standing.linked:
@@ -135,6 +142,7 @@ class Service:
         """A peer without a worker ends; after a finished run it tells latecomers for a while."""
         self._check_leaver()
         self._check_start()
+        self._check_quorum()
         self._tell_timeout()
         if self._gone_at is None or self._quit:
             return
@@ -160,6 +168,21 @@ class Service:
             standing.send_all(LastWord(standing.me.uid, what))
             standing.role = Role.OUT
             standing.tell(local.Refused(f"{what}. {START_ADVICE}"))
+
+    def _check_quorum(self) -> None:
+        """The others may never come back: who waits for them gives up some day, and says so."""
+        standing, bound = self._standing, self._quorum_timeout_s
+        paused = standing.active and standing.finished < 0 and not standing.alone
+        lack = standing.lacks_quorum if paused else ""
+        if not lack:
+            self._no_quorum_since = None
+        elif self._no_quorum_since is None:
+            self._no_quorum_since = standing.now
+        elif standing.now - self._no_quorum_since > bound:
+            reason = f"{lack} for {bound:g} s in vain"
+            standing.send_all(LastWord(standing.me.uid, reason))
+            standing.role = Role.OUT
+            standing.tell(local.GaveUp(f"{reason}. {QUORUM_ADVICE}"))
 
     def _tell_timeout(self) -> None:
         """The worker dials, too; small changes are not worth a message."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.acceptor import Acceptor
@@ -31,6 +31,13 @@ from lightning_chaos.protocol.wait import Wait
 START_ADVICE = (
     "Start the others, or set min_members (CHAOS_MIN_MEMBERS) to fewer or start_timeout "
     "(CHAOS_START_TIMEOUT) to more"
+)
+
+
+QUORUM_ADVICE = (
+    "Bring the others back and start this node again, or set quorum='any' (CHAOS_QUORUM) at all "
+    "nodes to let a side without a quorum go on alone; quorum_timeout (CHAOS_QUORUM_TIMEOUT) says "
+    "how long to wait"
 )
 
 
@@ -126,6 +133,14 @@ class Standing:
             self.pass_on(hop, Carry(self.me.uid, to, MOST_HOPS, encode(message)))
         elif to in self.linked:  # if it is silent, it may still hear
             self.out.append(Send(to, message))
+
+    def send_again(self, to: Uid, messages: Iterable[Message]) -> None:
+        """Send what a neighbour to whom the link is lost did not get: through others, if at all."""
+        for message in messages:
+            if not isinstance(message, Carry):
+                self.send(to, message)
+            elif (hop := self.hop(message.to)) is not None:
+                self.pass_on(hop, message)
 
     def pass_on(self, hop: Uid, carry: Carry) -> None:
         """Give a neighbour a message for somebody else."""

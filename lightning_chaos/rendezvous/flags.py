@@ -25,6 +25,7 @@ _VARIABLES = {
     "log_dir": "CHAOS_LOG",
     "node": "CHAOS_NODE",
     "port": "CHAOS_PORT",
+    "quorum_timeout": "CHAOS_QUORUM_TIMEOUT",
     "start_timeout": "CHAOS_START_TIMEOUT",
     "timeout": "CHAOS_TIMEOUT",
     "worker_timeout": "CHAOS_WORKER_TIMEOUT",

@@ -26,7 +26,7 @@ class Candidate:
     declined: bool = False
     wrong_shards: int = 0
     certain: bool = False
-    """A plan was made with the rate that its transfer showed."""
+    """A plan was made with the rate that its transfer has shown for good."""
 
     @classmethod
     def of(cls, source: Source, *, fellow: bool = False) -> Candidate:

@@ -17,8 +17,9 @@ ASSUMED_BYTES_PER_S = 12.5e6
 class Gauge:
     """The rate of one link, from the best source there is.
 
-    What the transfer itself shows counts once it is more than a lower bound; before that what is
-    remembered of an earlier transfer; before that the train; and a lower bound always.
+    What the transfer itself shows counts once it is more than a lower bound; before that the pace
+    of the answers; before the first one what is remembered of an earlier transfer; before that the
+    train.
 
     Args:
         remembered: rate of an earlier transfer, bytes/s; None if there was none.
@@ -70,9 +71,7 @@ class Gauge:
         if live is not None and not live.lower_bound:
             return live.bytes_per_s
         first = self._remembered or (self.train.bytes_per_s if self.train else None)
-        if live is None:
-            return first
-        return max(live.bytes_per_s, first or 0.0)
+        return self.pace.bytes_per_s or first
 
     @property
     def present_bytes_per_s(self) -> float | None:

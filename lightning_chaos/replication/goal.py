@@ -14,10 +14,10 @@ from lightning_chaos.replication.image import Manifest, StateImage
 
 _AHEAD_BYTES = 2_500_000
 """Asked at once of a donor of whose link nothing is known: what 1 Gbit/s carries in 20 ms."""
-_AHEAD_S = 0.02
+_AHEAD_S = 0.05
 _AHEAD_ROUND_TRIPS = 1.5
 """Of others: what they send in these two. More is lost with a donor that is slower than believed;
-with less a link that is faster than believed could not show it."""
+with less a link idles when one of its ends is busy for a moment."""
 _MAX_AHEAD_SHARDS = 128
 
 

@@ -226,6 +226,7 @@ class _Pull:
         self._announce()
 
     def _take_shard(self, donor: Candidate, shard: Arrived, goal: Goal) -> None:
+        assert self._schedule is not None
         uid, manifest, index = donor.source.uid, goal.manifest, shard.index
         began_s, now_s = shard.began_t - self._began, self._now_s
         if not donor.fellow:
@@ -248,8 +249,7 @@ class _Pull:
         per_donor = {d.source.name: d.share.bytes for d in self._everybody}
         total = manifest.total_bytes - goal.kept_bytes
         self._progress(Progress(sum(per_donor.values()), total, per_donor))
-        if donor.gauge.certain and not donor.certain:
-            donor.certain = True
+        if not donor.fellow and self._schedule.outdated(donor, now_s):
             self._plan()
 
     def _drop(self, donor: Candidate, problem: str) -> None:

@@ -14,6 +14,8 @@ from lightning_chaos.replication.goal import Goal
 
 LOOK_AGAIN_S = 0.05
 """So often at least is a donor with nothing to do compared with those that may be late."""
+_OFF = 1.25
+"""A plan is outdated when a rate is off by that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ class Portion:
     """Of this newcomer among all of them."""
     of: int = 1
 
-    def order(self, indices: Sequence[int], shards: int) -> list[int]:
-        """These shards in the order to ask for them.
+    def parts(self, indices: Sequence[int], shards: int) -> list[list[int]]:
+        """These shards in the order to ask for them, one newcomer's part after another.
 
         Args:
             indices: lowest first.
@@ -39,7 +41,7 @@ class Portion:
         for index in indices:
             parts[index * self.of // shards].append(index)
         others = (parts[(self.rank + k) % self.of] for k in range(1, self.of))
-        return [*parts[self.rank], *itertools.chain(*(reversed(part) for part in others))]
+        return [parts[self.rank], *(part[::-1] for part in others)]
 
 
 ALONE = Portion()
@@ -84,8 +86,9 @@ class Schedule:
         for donor in donors:
             uid, rate = donor.share.uid, donor.gauge.bytes_per_s
             rate = assumed if rate is None else rate
-            busy_s = work.under_way(uid) * size / rate
-            links.append(DonorLink(uid, rate, release_s=busy_s or donor.gauge.rtt_s))
+            asked = work.under_way(uid)
+            busy_s = donor.gauge.due_s(asked, size, now_s) - now_s if asked else donor.gauge.rtt_s
+            links.append(DonorLink(uid, rate, release_s=busy_s))
         plan = plan_pull(len(queued) * size, size, links)
         alone = self._portion.of == 1
         for donor, link in zip(donors, links, strict=True):
@@ -93,10 +96,25 @@ class Schedule:
             to_come = plan.counts[share.uid] + work.under_way(share.uid)
             share.planned_bytes = share.bytes + to_come * size if alone else None
             share.planned_bytes_per_s = link.rate_bytes_per_s if known else None
-        order = self._portion.order(queued, self._goal.manifest.shards)
-        work.plan_anew(_dealt(order, plan.counts))
+        parts = self._portion.parts(queued, self._goal.manifest.shards)
+        work.plan_anew(_cut(parts, plan.counts))
         self.planned_s = now_s
         self.predicted_s = now_s + plan.makespan_s if known and alone else None
+
+    def outdated(self, donor: Candidate, now_s: float) -> bool:
+        """An answer of this donor shows, for the first time or otherwise, what it can send.
+
+        Args:
+            donor: that has just answered.
+            now_s: the present.
+        """
+        if donor.gauge.certain and not donor.certain:
+            donor.certain = True
+            return True
+        rate, counted = donor.gauge.bytes_per_s, donor.share.planned_bytes_per_s
+        if rate is None or now_s - self.planned_s < max(LOOK_AGAIN_S, donor.gauge.rtt_s):
+            return False
+        return counted is None or not 1 / _OFF < rate / counted < _OFF
 
     def requests(self, donor: Candidate, now_s: float) -> Iterator[int]:
         """Shards to ask this donor for now, so that it has as much under way as it should."""
@@ -112,10 +130,13 @@ class Schedule:
             yield index
 
 
-def _dealt(order: Sequence[int], counts: Mapping[Uid, int]) -> dict[Uid, list[int]]:
-    """So many to each, evenly: all come to the end of the order at the same time."""
-    turns = sorted(((k + 0.5) / n, uid) for uid, n in counts.items() for k in range(n))
-    hands: dict[Uid, list[int]] = {uid: [] for uid in counts}
-    for index, (_, uid) in zip(order, turns, strict=True):
-        hands[uid].append(index)
-    return hands
+def _cut(parts: Sequence[Sequence[int]], counts: Mapping[Uid, int]) -> dict[Uid, list[int]]:
+    """So many to each, a range of every part; they are as many as there are."""
+    total = sum(counts.values())
+    ends = [*itertools.accumulate(counts.values(), initial=0)]
+    ranges: dict[Uid, list[int]] = {uid: [] for uid in counts}
+    for part in parts:
+        bounds = [round(len(part) * end / total) for end in ends]
+        for uid, (first, end) in zip(counts, itertools.pairwise(bounds), strict=True):
+            ranges[uid] += part[first:end]
+    return ranges

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import functools
 import socket
 import ssl
 from dataclasses import dataclass
@@ -94,18 +93,19 @@ class ShardChannel(asyncio.BufferedProtocol):
             OSError: the handshake failed.
         """
         loop = asyncio.get_running_loop()
+        packets = PacketSocket(sock)
+        channel = cls(packets)
         try:
-            send_at_once(sock)
-            sock = packets = PacketSocket(sock)
-            new = functools.partial(cls, packets)
+            send_at_once(packets)
             if server_side:
-                _, channel = await loop.connect_accepted_socket(new, sock, ssl=tls)
+                await loop.connect_accepted_socket(lambda: channel, packets, ssl=tls)
             else:
-                _, channel = await loop.create_connection(
-                    new, sock=sock, ssl=tls, server_hostname=server_hostname if tls else None
+                name = server_hostname if tls else None
+                await loop.create_connection(
+                    lambda: channel, sock=packets, ssl=tls, server_hostname=name
                 )
         except BaseException:
-            sock.close()
+            packets.close()
             raise
         return channel
 
@@ -226,11 +226,9 @@ class ShardChannel(asyncio.BufferedProtocol):
             self._transport.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
 
     def send_raw(self, data: bytes | memoryview, *, apart: bool = False) -> None:
-        """Queue bytes of what was announced; :meth:`drain` before more than a few.
+        """Queue bytes of what was announced, ``apart``: in packets that carry nothing else.
 
-        Args:
-            data: the next bytes of it.
-            apart: they travel in packets that carry nothing else.
+        Do :meth:`drain` before more than a few.
         """
         assert self._transport is not None
         if not self._transport.is_closing():

@@ -9,7 +9,8 @@ bytes of that shard, raw, and after :class:`Train` some that mean nothing.
     WantLocal, Want, Want … ───────────►
         ◄──────────── LocalReply, Shard + bytes, Shard + bytes …
 
-Wants are answered in order; several may be under way.  Whoever has had enough closes.
+Wants are answered in order; several may be under way.  A newcomer that pulls the same state is
+called like a donor, and sends shards unasked, as they come.  Whoever has had enough closes.
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ class Checkpoints(Collectives):
         self._past = Past()
         self._ahead: tuple[str, Any] | None = None
         """Path and content of a checkpoint that was read before Lightning asks for it."""
+        self._newest = "", False
+        """Path of the last checkpoint that is known, and whether it is this node's own."""
         self._lineage: Lineage | None = None
         """Of the state that the last fit ended with."""
 
@@ -74,6 +76,7 @@ class Checkpoints(Collectives):
             with pl_legacy_patch():
                 self._ahead = str(path), super().load_checkpoint(path, **how)  # type: ignore[misc]
         content = self._ahead[1] if self._ahead else None
+        self._newest = str(path or ""), True
         self._past = past_of(content, self._run_id, self.settings.log_dir)
         return path is not None or asked.get("ckpt_path") is not None
 
@@ -102,6 +105,7 @@ class Checkpoints(Collectives):
                     checkpoint, filepath, storage_options=storage_options
                 )
             if any(self._gather("checkpoint written", written)):
+                self._newest = str(filepath), written
                 return
             if not self._node or not self._node.in_step:
                 return
@@ -110,6 +114,15 @@ class Checkpoints(Collectives):
         """Who writes checkpoints removes the old ones."""
         if self._saves:
             self.checkpoint_io.remove_checkpoint(filepath)  # type: ignore[attr-defined]
+
+    @property
+    def newest_checkpoint(self) -> str:
+        """Where the newest checkpoint lies, for people."""
+        path, here = self._newest
+        if not path:
+            return "No checkpoint is known here."
+        where = "" if here else ", written by the run's oldest member, perhaps to its own disk"
+        return f"The newest checkpoint: {path}{where}"
 
     @property
     def _saves(self) -> bool:

@@ -123,6 +123,7 @@ class Seat:
             timeout_s=settings.timeout_s,
             worker_timeout_s=settings.worker_timeout_s,
             start_timeout_s=settings.start_timeout_s,
+            quorum_timeout_s=settings.quorum_timeout_s,
             linger_s=settings.linger_s,
             insecure=settings.insecure,
             relay=settings.relay,

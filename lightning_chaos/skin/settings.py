@@ -40,6 +40,7 @@ class Settings:
     worker_timeout_s: float | None
     """None: derived from the worker's own past."""
     start_timeout_s: float
+    quorum_timeout_s: float
     linger_s: float
     link_rate_bytes_per_s: float | None
     insecure: bool
@@ -71,6 +72,7 @@ def resolve(
     timeout: float | None = None,
     worker_timeout: float | None = None,
     start_timeout: float | None = None,
+    quorum_timeout: float | None = None,
     linger: float | None = None,
     link_rate: float | None = None,
     insecure: bool | None = None,
@@ -113,11 +115,16 @@ def resolve(
         start_timeout_s=env.number(
             "start_timeout", "CHAOS_START_TIMEOUT", start_timeout, 600.0, least=0.05
         ),
+        quorum_timeout_s=env.number(
+            "quorum_timeout", "CHAOS_QUORUM_TIMEOUT", quorum_timeout, 3600.0, least=0.05
+        ),
         linger_s=env.number("linger", "CHAOS_LINGER", linger, 30.0, least=0.0),
         link_rate_bytes_per_s=rate * 1e6 / 8 or None,
         insecure=insecure,
         log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
-        join_at_round=int(env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1)),
+        join_at_round=int(
+            env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1, least=-1, most=1e15)
+        ),
         savers=int(env.number("savers", "CHAOS_SAVERS", savers, 1, least=1)),
         buffers=cast(BufferMode, buffers),
         quorum=cast(QuorumMode, quorum),

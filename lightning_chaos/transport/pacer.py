@@ -33,10 +33,6 @@ class Pacer:
         """False when everything may leave at once."""
         return self._rate > 0
 
-    def idled(self) -> None:
-        """Nothing was there to be sent until now; so nothing may run ahead for it."""
-        self._free_at = max(self._free_at, self._clock())
-
     def reserve(self, size: int) -> float:
         """Book ``size`` bytes; returns the seconds to wait before sending them."""
         if not self.limited:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 _SO_TIMESTAMPNS = 35
 """Of Linux, and the type of the message that it adds to a read; Python has no name for it."""
-_STAMPED_READ_BYTES = 2 << 10
+_STAMPED_READ_BYTES = 1448
+"""Payload of a packet of Ethernet: reads end where packets do, so no bytes get another's stamp."""
 _TIMESPEC = struct.Struct("@ll")
 
 
@@ -25,7 +27,8 @@ class PacketSocket(socket.socket):
     Event loops write by :meth:`send` and read by :meth:`recv_into`, so it is there that it acts.
     Linux stamps packets as they come, also those of TCP, and tells with a read the stamp of the
     last packet that the read took bytes of (since 4.14), so as long as they are wanted reads are
-    small; ``MSG_EOR`` keeps it from joining what is written with what is written later (since 4.7).
+    small; packets that wait unread may be joined, with the last one's stamp.  ``MSG_EOR`` keeps it
+    from joining what is written with what is written later (since 4.7).
 
     Args:
         sock: taken over; of no use afterwards.
@@ -35,7 +38,7 @@ class PacketSocket(socket.socket):
         timeout_s = sock.gettimeout()
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self.settimeout(timeout_s)
-        self._stamping = sys.platform == "linux"
+        self._stamping = False
         self._stamps_ahead_s = time.time() - time.monotonic()
         """By how much the clock of stamps is ahead of the monotonic one."""
         self.stamp_t: float | None = None
@@ -43,8 +46,10 @@ class PacketSocket(socket.socket):
         that is not known."""
         self.apart = False
         """What is written travels in packets of its own, and shares none with what follows."""
-        if self._stamping:
-            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a sandbox may have none
+                self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                self._stamping = True
 
     def stop_stamps(self) -> None:
         """Read as much as there is from now on, and cheaply."""

@@ -69,13 +69,15 @@ async def pull_state(
     company = _company(station, view)
     station.donor.pass_on(company.shelf if company else None)
     try:
-        return await pull_from(station, wiring, view.members, held, rates, tell, company)
+        pulled = await pull_from(station, wiring, view.members, held, rates, tell, company)
     except StateDeclined as error:
         raise JoinError(str(error)) from None
     except StateError as error:
         # All donors let go of it: the run has gone on, so another incarnation may try.
         station.fall_out(str(error))
         raise JoinError(str(error)) from None
+    station.tell_peer(local.Pulling(1, 1))  # whole, even if there was nothing to pull
+    return pulled
 
 
 async def pull_from(

@@ -1,11 +1,13 @@
-"""The data links of a worker to those its views link it to: met, mended, let go."""
+"""The data links of a worker to the others of its view: met, mended, let go."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
@@ -20,6 +22,18 @@ from lightning_chaos.transport.pacer import Pacer
 REACH_TIMEOUTS = 5
 """A member that cannot be met for so many timeouts is complained of."""
 _RETRY_S = 0.05
+_NEVER = math.inf
+
+
+@dataclass(slots=True, eq=False)
+class _Lack:
+    """A link that is not there."""
+
+    member: Member
+    reason: str
+    """Why, for people; '' if it never was."""
+    until: float
+    """From then on it is complained of; :data:`_NEVER` once it was. Seconds, monotonic."""
 
 
 class MeshOwner(Protocol):
@@ -57,10 +71,12 @@ class MeshOwner(Protocol):
 
 
 class Mesh:
-    """One link to each other member and learner, but for those that the view says are missing.
+    """One link to each other member and learner.
 
     A link that breaks between two live members is made anew, and the peer is told that frames
-    were lost; one that cannot be is complained of, and the peers find out why.
+    were lost; one that cannot be is complained of, and the peers find out why.  It is dialled all
+    the same until it works, also while the view does without it or all are frozen and wait for
+    each other: the peer is told then, and counts on it again.
 
     Args:
         me: this incarnation.
@@ -93,7 +109,11 @@ class Mesh:
         self._owner = owner
         self._view: View | None = None
         self._linked: set[Uid] = set()
-        self._redialling: set[Uid] = set()
+        self._lacks: dict[Uid, _Lack] = {}
+        self._owed: dict[Uid, bool] = {}
+        """Of whose link the peer is told once it works; whether frames were lost that count."""
+        self._spare: set[Uid] = set()
+        """Links made while no view has them."""
         self._links = DataLinks(
             me.uid,
             run,
@@ -144,12 +164,18 @@ class Mesh:
         Learners are met too: they need their links before their seat.
         """
         self._view = view
-        # What a link lost that this view does without is settled.
-        self._redialling = {uid for uid in self._redialling if self._linked_by(view, uid)}
+        self._spare = {uid for uid in self._spare if not self._linked_by(view, uid)}
+        # What a link lost that no view needs any more is settled.
+        owed = {uid: lost for uid, lost in self._owed.items() if view.find(uid) is not None}
+        self._owed = {uid: lost and self._needed(uid) for uid, lost in owed.items()}
         for member in (*view.members, *view.learners):
-            wanted = self._linked_by(view, member.uid) and member.uid not in self._linked
-            if wanted and dials(self._me, member):
-                self._owner.spawn(self._reach(member))
+            if member.uid in self._linked or not self._known(member.uid):
+                continue
+            joins = view.joins(self._me.uid, member.uid)
+            if not joins and member.uid not in self._owed:
+                self._complain(member.uid, "there is no data link to it yet")
+            waits = joins and dials(self._me, member)
+            self._lack(member, "", REACH_TIMEOUTS * self.timeout_s if waits else _NEVER)
 
     def let_go(self, *views: View) -> None:
         """Close the links to whoever is neither in these views nor in the newest."""
@@ -158,14 +184,24 @@ class Mesh:
 
     def let_missing_go(self) -> None:
         """Close the links that no view says are there: the others work without them, too."""
-        me, views = self._me.uid, self._owner.views
-        missing = {uid for view in views for uid in self._linked if not view.joins(me, uid)}
-        self._drop(uid for uid in missing if not self._needed(uid))
+        for uid in [uid for uid in self._linked - self._spare if not self._needed(uid)]:
+            member = self._known(uid)
+            if member is not None:
+                # It must prove that it works before a view counts on it again.
+                self._drop([uid])
+                self._complain(uid, "given up; it has to be made anew")
+                self._lack(member, "", _NEVER)
 
     def _drop(self, uids: Iterable[Uid]) -> None:
         gone = list(uids)
         self._linked.difference_update(gone)
+        self._spare.difference_update(gone)
         self._links.drop(gone)
+
+    def _known(self, uid: Uid) -> Member | None:
+        """That one, if it and this node are in the newest view."""
+        view, me = self._view, self._me.uid
+        return view.find(uid) if view is not None and uid != me and view.find(me) else None
 
     def _linked_by(self, view: View | None, uid: Uid) -> bool:
         """That view has both this node and that one, and a link between them."""
@@ -191,25 +227,29 @@ class Mesh:
     def connected(self, uid: Uid) -> None:
         """A link is up."""
         self._linked.add(uid)
-        if uid in self._redialling:
-            self._redialling.discard(uid)
-            if self._needed(uid):
-                lost = "the data connection was lost and made anew"
-                self._owner.tell_peer(local.Broken(uid, lost, True))
+        self._lacks.pop(uid, None)
+        if not self._needed(uid):
+            self._spare.add(uid)
+        frames_lost = self._owed.pop(uid, None)
+        if frames_lost:
+            lost = "the data connection was lost and made anew"
+            self._owner.tell_peer(local.Broken(uid, lost, True))
+        elif frames_lost is not None:
+            self._owner.tell_peer(local.Restored(uid))
         self._owner.links_changed()
 
     def broken(self, uid: Uid, reason: str) -> None:
         """A link is gone: mend it, or let the peers find out why."""
         self._linked.discard(uid)
+        self._spare.discard(uid)
         self._owner.links_changed()
-        view = self._view
-        if view is None or view.find(self._me.uid) is None or self._owner.out_of_play:
+        if self._view is None or self._view.find(self._me.uid) is None or self._owner.out_of_play:
             return
-        member = view.find(uid)
-        if member is not None and self._linked_by(view, uid):
-            self._redialling.add(uid)
-            self._owner.spawn(self._mend(member, reason))
-        elif self._needed(uid):
+        member = self._known(uid)
+        if member is not None:
+            self._owed[uid] = self._needed(uid)
+            self._lack(member, reason, self._mends_s(member))
+        if self._needed(uid) and not self._linked_by(self._view, uid):
             # It is to go as planned, but not yet: this round still needs it.
             self._owner.tell_peer(local.Broken(uid, reason, False))
 
@@ -217,35 +257,40 @@ class Mesh:
         """Another incarnation ends without its peer."""
         self._owner.tell_peer(local.Word(uid, reason))
 
-    # ---- tasks -----------------------------------------------------------------------------
+    # ---- links that are not there ----------------------------------------------------------
 
-    def _wanted(self, member: Member) -> bool:
-        return self._linked_by(self._view, member.uid)
+    def _mends_s(self, member: Member) -> float:
+        """How long a lost link may lack: one call of this side's, or as long as that takes."""
+        return 0.0 if dials(self._me, member) else self.timeout_s
 
-    async def _mend(self, member: Member, reason: str) -> None:
-        if dials(self._me, member):
-            try:
-                await self._links.connect(member, self.timeout_s)
+    def _complain(self, uid: Uid, reason: str) -> None:
+        self._owed.setdefault(uid, False)
+        self._owner.tell_peer(local.Broken(uid, reason, False))
+
+    def _lack(self, member: Member, reason: str, bound_s: float) -> None:
+        """See that there will be a link; complain if there is none within so many seconds."""
+        until = time.monotonic() + bound_s
+        lack = self._lacks.get(member.uid)
+        if lack is not None:
+            lack.until = min(lack.until, until)
+            return
+        lack = self._lacks[member.uid] = _Lack(member, reason, until)
+        self._owner.spawn(self._mend(lack))
+
+    async def _mend(self, lack: _Lack) -> None:
+        """Dial, or wait for a call, until there is a link or no view wants one any more."""
+        uid, why = lack.member.uid, ""
+        while self._lacks.get(uid) is lack:
+            if self._owner.out_of_play or not self._known(uid):
+                del self._lacks[uid]
                 return
-            except OSError as error:
-                reason = f"{reason}; dialling it again: {error}"
-        else:
-            deadline = time.monotonic() + self.timeout_s
-            while time.monotonic() < deadline:
-                if member.uid in self._linked:
+            if dials(self._me, lack.member):
+                try:
+                    await self._links.connect(lack.member, self.timeout_s)
                     return
-                await asyncio.sleep(self.timeout_s / 20)
-        if self._wanted(member) and not self._links.has(member.uid):
-            self._owner.tell_peer(local.Broken(member.uid, reason, False))
-
-    async def _reach(self, member: Member) -> None:
-        deadline = time.monotonic() + REACH_TIMEOUTS * self.timeout_s
-        while not self._owner.out_of_play and self._wanted(member):
-            try:
-                await self._links.connect(member, self.timeout_s)
-                return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    self._owner.tell_peer(local.Broken(member.uid, str(error), False))
-                    return
-                await asyncio.sleep(_RETRY_S)
+                except OSError as error:
+                    why = f"dialling it again: {error}" if lack.reason else str(error)
+            if time.monotonic() >= lack.until and self._lacks.get(uid) is lack:
+                lack.until = _NEVER
+                self._complain(uid, "; ".join(part for part in (lack.reason, why) if part))
+            await asyncio.sleep(_RETRY_S if lack.until < _NEVER else self.timeout_s / 2)

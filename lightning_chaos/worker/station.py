@@ -17,7 +17,14 @@ from collections.abc import Callable
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
-from lightning_chaos.errors import ChaosError, FingerprintError, JoinError, PeerGone, RunFinished
+from lightning_chaos.errors import (
+    ChaosError,
+    FingerprintError,
+    JoinError,
+    PeerGone,
+    QuorumLost,
+    RunFinished,
+)
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
@@ -183,6 +190,8 @@ class Station:
                 self._install(view, decision, reason)
             case local.Refused(reason=reason, setting=setting):
                 self._news.fail(FingerprintError(reason) if setting else JoinError(reason))
+            case local.GaveUp(reason=reason):
+                self._news.fail(QuorumLost(reason))
             case local.Removed(reason=reason, where=where):
                 self.where = where
                 self.fall_out(reason)

@@ -106,6 +106,9 @@ class Witness(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.story.write("fits", pid=os.getpid(), digest=digest_of(pl_module))
 
+    def on_load_checkpoint(self, trainer: Any, *_: Any) -> None:
+        self.pause("taking over", trainer.global_step)
+
     def on_validation_batch_start(self, trainer: Any, *_: Any) -> None:
         self.at("validating")
 
@@ -125,12 +128,17 @@ class Witness(Callback):
         """Tell, and stand still if this is the place and the node where to."""
         step, epoch = self.trainer.global_step, self.trainer.current_epoch
         self.story.write(place, step=step, **fields)
-        if f"{NODE}={place}" in self.args.pause and epoch >= PAUSE_EPOCH:
-            self.story.write("pauses", place=place, step=step)
-            if self.args.seize:
-                ctypes.PyDLL(None).sleep(int(PAUSE_S))  # it keeps the interpreter's lock
-            else:
-                time.sleep(PAUSE_S)
+        if epoch >= PAUSE_EPOCH:
+            self.pause(place, step)
+
+    def pause(self, place: str, step: int) -> None:
+        if f"{NODE}={place}" not in self.args.pause:
+            return
+        self.story.write("pauses", place=place, step=step)
+        if self.args.seize:
+            ctypes.PyDLL(None).sleep(int(PAUSE_S))  # it keeps the interpreter's lock
+        else:
+            time.sleep(PAUSE_S)
 
 
 class Holder(Callback):

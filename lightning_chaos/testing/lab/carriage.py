@@ -9,7 +9,7 @@ import socket
 import struct
 
 from lightning_chaos.testing.lab.conditions import bandwidth_delay_bytes
-from lightning_chaos.testing.lab.road import Road
+from lightning_chaos.testing.lab.road import FINE_PIECE_S, Road
 from lightning_chaos.transport.dial import send_at_once
 
 KERNEL_BYTES = 64 << 10
@@ -54,6 +54,7 @@ class Stream:
         self._given = asyncio.Event()
         self._unacknowledged = 0
         self._taken = 0
+        self._read_t = 0.0
 
     async def take(self) -> None:
         """Take bytes from the source until it ends."""
@@ -102,6 +103,7 @@ class Stream:
         """Some bytes, b'' at the end, None for a reset."""
         try:
             await self._room()
+            await self._gather()
             try:
                 data = self._source.recv(self._piece_bytes)
             except BlockingIOError:
@@ -109,6 +111,7 @@ class Stream:
                 self._road.idled()
         except OSError:
             return None
+        self._read_t = self._loop.time()
         self._held += len(data)
         return data
 
@@ -125,6 +128,12 @@ class Stream:
             # Nobody reads the source now: a reset would go unnoticed.
             if code := self._source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(code, os.strerror(code))
+
+    async def _gather(self) -> None:
+        """Who writes many small pieces is given time to, or each of them would be carried alone."""
+        wait = self._read_t + FINE_PIECE_S - self._loop.time()
+        if self._taken < FINE_BYTES and wait > 0:
+            await asyncio.sleep(wait)
 
     async def _acknowledge(self, size: int) -> None:
         if not self._back.silent:

@@ -14,16 +14,17 @@ from typing_extensions import override
 
 _SLACK = Path("/proc/self/timerslack_ns")
 _SLACK_NS = 1000
-_PRIORITY = -10
+_PRIORITY = 1
 
 
 def exact_loop() -> asyncio.AbstractEventLoop:
     """An event loop whose timers are as exact as the system's (asyncio rounds to milliseconds).
 
-    The process goes before others from now on, if it may.  Call it before many files are open.
+    The process goes before all others from now on, if it may (root), for it must be in time and
+    needs little time.  Call it before many files are open.
     """
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     if sys.platform != "linux":
         return asyncio.new_event_loop()
     with contextlib.suppress(OSError):  # by default the kernel takes 50 microseconds more

@@ -31,6 +31,11 @@ COMMON = {
     "deafen": 1,
     "slow": 1,
     "drag": 2,
+    "cut_data": 2,
+    "stall_data": 1,
+    "mute_data": 1,
+    "isolate_data": 1,
+    "deafen_data": 1,
 }
 """Faults of a mixed case, and how often each is drawn."""
 
@@ -46,10 +51,16 @@ STORM = (
     "pause_peer",
     "hang_worker",
     "drag",
+    "cut_data",
+    "mute_data",
+    "isolate_data",
 )
-LINKS = ("cut", "cut", "mute", "stall", "flap", "blip", "double")
+LINKS = ("cut", "cut", "mute", "stall", "flap", "blip", "double", "cut_data", "mute_data")
 """What happens to one link."""
-BETWEEN_MACHINES = ("cut", "flap", "stall", "mute", "isolate", "black_hole", "deafen")
+BETWEEN_MACHINES = (
+    *("cut", "flap", "stall", "mute", "isolate", "black_hole", "deafen"),
+    *("cut_data", "stall_data", "mute_data", "isolate_data", "deafen_data"),
+)
 """What does not happen between processes of one machine."""
 CALLS = ("kill", "leave", "leave", "blip_data", "hang_worker", "kill_worker", "restart")
 """What calls for a change of the view."""
@@ -149,14 +160,14 @@ def draw_short(seed: int) -> Case:
         NODES,
         _sorted(faults[:4]),
         same_machine,
-        ends=rng.random() < 0.1,
+        ends=rng.random() < 0.06,
         founders=founders,
         unlinked=()
         if same_machine or founders < 5 or rng.random() < 0.85
-        else _unlinked(rng, NODES),
+        else _unlinked(rng, NODES)[:2],
         skew=rng.choice((0.0, 0.0, 0.0, 0.1)),
         quiet_at=0.8,
-        returns=rng.random() < 0.05,
+        returns=False,
     )
 
 
@@ -260,3 +271,9 @@ DRAWS: dict[str, Callable[[int], Case]] = {
     "huge": partial(draw_large, nodes=1000),
 }
 """Ways to draw a case, by name."""
+
+MOST_EVENTS = {"short": 1000}
+"""A run of more than so many events is none of that kind, though it was drawn as one.
+
+How long it takes until all train again is seen only when it is played: few take longer.
+"""

@@ -25,13 +25,24 @@ KINDS = {
     "isolate": "a is cut from all others",
     "black_hole": "a is stalled from all others",
     "deafen": "nothing gets through from all others to a",
+    "cut_data": "data connections between a and b are reset, and cannot be made for a while",
+    "stall_data": "no data gets through between a and b for a while, and nothing is reset",
+    "mute_data": "no data gets through from a to b for a while; the other way is fine",
+    "isolate_data": "all data connections of a are reset, and cannot be made for a while",
+    "deafen_data": "no data gets through from all others to a",
     "blip": "the control connection between a and b is reset",
     "blip_data": "the data connection between a and b is reset",
     "double": "two connections between a and b: messages overtake others and come twice",
 }
 """Every kind, and what it does."""
 
-_FOR_EACH = {"isolate": "cut", "black_hole": "stall", "deafen": "mute"}
+_FOR_EACH = {
+    "isolate": "cut",
+    "black_hole": "stall",
+    "deafen": "mute",
+    "isolate_data": "cut_data",
+    "deafen_data": "mute_data",
+}
 FLAPS = 4
 
 
@@ -53,7 +64,8 @@ def strike(world: World, fault: Fault) -> None:
     if fault.kind in _FOR_EACH:
         for name in world.names:
             if name != fault.a:
-                ends = (name, fault.a) if fault.kind == "deafen" else (fault.a, name)
+                inward = fault.kind in ("deafen", "deafen_data")
+                ends = (name, fault.a) if inward else (fault.a, name)
                 _to_path(world, _FOR_EACH[fault.kind], *ends, fault.seconds)
     elif fault.b and fault.kind in _PATHS:
         _to_path(world, fault.kind, fault.a, fault.b, fault.seconds)
@@ -72,6 +84,18 @@ def _to_path(world: World, kind: str, a: str, b: str, seconds: float) -> None:
 def _cut(world: World, a: str, b: str, seconds: float) -> None:
     world.paths.close(a, b, "cut", seconds)
     _reset(world, a, b, control=True, data=True)
+
+
+def _cut_data(world: World, a: str, b: str, seconds: float) -> None:
+    world.paths.close_data(a, b, "cut", seconds)
+    _reset(world, a, b, data=True)
+
+
+def _stall_data(world: World, a: str, b: str, seconds: float, *, back: bool) -> None:
+    """Who gets nothing gives nothing: nobody can tell its worker from one that hangs."""
+    world.paths.close_data(a, b, "stalled", seconds, back=back)
+    for name in (a, b):
+        world.troubles.note(name, seconds=seconds)
 
 
 def _flap(world: World, a: str, b: str, seconds: float) -> None:
@@ -98,11 +122,14 @@ _PATHS: dict[str, Callable[[World, str, str, float], None]] = {
     "flap": _flap,
     "stall": lambda world, a, b, s: world.paths.close(a, b, "stalled", s),
     "mute": lambda world, a, b, s: world.paths.close(a, b, "stalled", s, back=False),
+    "cut_data": _cut_data,
+    "stall_data": lambda world, a, b, s: _stall_data(world, a, b, s, back=True),
+    "mute_data": lambda world, a, b, s: _stall_data(world, a, b, s, back=False),
     "blip": lambda world, a, b, s: _reset(world, a, b, control=True),
     "blip_data": lambda world, a, b, s: _reset(world, a, b, data=True),
     "double": lambda world, a, b, s: world.paths.double(a, b, s),
 }
-_LASTING = ("cut", "stall", "mute")
+_LASTING = ("cut", "stall", "mute", "cut_data", "stall_data", "mute_data")
 
 
 # ---- nodes -------------------------------------------------------------------------------------

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
+class Lack:
+    """A data link that is not there."""
+
+    until: float
+    """From then on the worker complains of it; endless once it has."""
+
+
+@dataclass(eq=False, slots=True)
 class Node:
     """Peer and worker of one incarnation."""
 
@@ -40,10 +48,14 @@ class Node:
     """Whom to hold a control connection to, and since when; infinity once reported as down."""
     up: set[Uid] = field(default_factory=set)
     """Of whom Linked was the last report."""
-    missing: dict[Uid, float] = field(default_factory=dict)
-    """Workers whose data link was lost, and until when it is dialled anew."""
-    given_up: set[Uid] = field(default_factory=set)
-    """Workers to which its view has no link."""
+    met: set[Uid] = field(default_factory=set)
+    """Workers that a view has told it to link up with."""
+    lacks: dict[Uid, Lack] = field(default_factory=dict)
+    """Workers to which there is no data link."""
+    owed: dict[Uid, bool] = field(default_factory=dict)
+    """Of whose data link the peer is told once it works; whether frames were lost on it."""
+    spare: set[Uid] = field(default_factory=set)
+    """Workers to which a data link was made while its view has none."""
     uid: Uid = field(init=False)
     """Identity of the incarnation."""
     name: str = field(init=False)

@@ -34,6 +34,8 @@ class Paths:
         self._closed: dict[Way, str] = dict(self._never)
         self._opens_at: dict[Way, float] = {}
         self._waiting: dict[Way, list[Callable[[], None]]] = {}
+        self._no_data: dict[Way, tuple[str, float]] = {}
+        """Ways that carry messages between peers but nothing between workers, and until when."""
         self._slow_until = 0.0
         self._dragging: dict[str, float] = {}
         self._double_until: dict[frozenset[str], float] = {}
@@ -48,6 +50,24 @@ class Paths:
     def joined(self, a: str, b: str) -> bool:
         """A connection between these can be made: both ways are fine."""
         return not self._closed or not (self.state(a, b) or self.state(b, a))
+
+    def data_state(self, a: str, b: str) -> str:
+        """The same of what the worker of a sends to that of b."""
+        closed = self.state(a, b)
+        if closed or not self._no_data:
+            return closed
+        state, until = self._no_data.get((a, b), ("", 0.0))
+        return state if until > self._clock.now else ""
+
+    def data_joined(self, a: str, b: str) -> bool:
+        """A data connection between these can be made."""
+        return not (self.data_state(a, b) or self.data_state(b, a))
+
+    def close_data(self, a: str, b: str, state: str, seconds: float, *, back: bool = True) -> None:
+        """Workers get nothing through for so long; their peers do."""
+        for way in ((a, b), (b, a)) if back else ((a, b),):
+            until = max(self._no_data.get(way, ("", 0.0))[1], self._clock.now + seconds)
+            self._no_data[way] = state, until
 
     def close(self, a: str, b: str, state: str, seconds: float, *, back: bool = True) -> None:
         """Nothing gets through from a to b for so long, nor back unless that is told."""
@@ -67,6 +87,7 @@ class Paths:
         """The network is fine again."""
         self._opens_at = dict.fromkeys(self._opens_at, self._clock.now)
         self._open()
+        self._no_data.clear()
         self._dragging.clear()
         self._double_until.clear()
         self._slow_until = 0.0

@@ -15,6 +15,8 @@ SETTLE_S = 20.0
 of one second."""
 END_S = 12.0
 """Longest time until all have ended, once somebody asks for it."""
+LOOK_S = 0.1
+"""How often it is looked at whether they do."""
 ROUNDS = 2
 """As many as everybody must begin to be taken for training."""
 
@@ -93,7 +95,7 @@ def settle(world: World) -> None:
     while problem := _unsettled(world, begun):
         if world.clock.now >= end:
             raise Stuck(problem)
-        world.clock.run_until(world.clock.now + 0.25)
+        world.clock.run_until(world.clock.now + LOOK_S)
         if world.invariants.lost():
             raise RunLost
     world.invariants.histories()
@@ -106,6 +108,9 @@ def trains(world: World) -> list[Node]:
 
 def _unsettled(world: World, begun: dict[str, int]) -> str:
     """Who does not train with all others, and why; ``begun`` are the rounds since they agree."""
+    if world.coming_back:
+        begun.clear()
+        return f"{', '.join(sorted(world.coming_back))}: not back yet"
     nodes = trains(world)
     views = [n.peer.view for n in nodes if n.member and n.peer.view is not None]
     newest = max(views, key=lambda view: view.epoch, default=None)
@@ -134,7 +139,7 @@ def end(world: World) -> None:
     world.stop_asked = True
     bound = world.clock.now + END_S
     while any(n.alive for n in nodes) and world.clock.now < bound:
-        world.clock.run_until(world.clock.now + 0.25)
+        world.clock.run_until(world.clock.now + LOOK_S)
     rounds = {n.worker.begun for n in nodes}
     late = [n.uid for n in nodes if n.alive]
     if late or len(rounds) > 1:

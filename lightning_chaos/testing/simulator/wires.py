@@ -14,19 +14,19 @@ from lightning_chaos.collective.actions import Landing, Send, Verdict
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.testing.simulator.clock import Clock
-from lightning_chaos.testing.simulator.node import Node, Nodes
+from lightning_chaos.testing.simulator.node import Lack, Node, Nodes
 from lightning_chaos.testing.simulator.paths import Paths
 from lightning_chaos.testing.simulator.worker import Worker
 
-DIALS_S = 1.0
-"""How long a lost connection is dialled before the worker complains."""
+WAITS_S = 1.0
+"""How long a call is waited for, or an answer to one, before the worker complains."""
 MEETS_S = 5.0
-"""The same when a new view names the lost one again."""
-
-GIVEN_UP = 0.0
-"""Until when a connection is dialled that no view wants."""
+"""The same for one that was never there."""
 LOOK_S = 0.1
-"""How often somebody looks whether a connection is there again."""
+"""How often a lost connection is dialled."""
+NEVER = float("inf")
+CALM_S = 0.5
+"""How often it is once the worker has complained."""
 
 
 @dataclass(eq=False, slots=True)
@@ -56,18 +56,16 @@ class Wires:
         self._into: dict[Uid, dict[Uid, Wire]] = {}
         """By receiver and sender."""
 
-    def _joined(self, a: Node, b: Node) -> bool:
-        return self._paths.joined(a.name, b.name)
-
     def reaches(self, uid: Uid, other: Uid) -> bool:
         """There is a data connection between these workers."""
         a, b = self._nodes[uid], self._nodes[other]
-        lost = other in a.missing or other in a.given_up or uid in b.given_up
-        return b.worker_alive and not lost and not self._paths.state(a.name, b.name)
+        lost = other in a.lacks or uid in b.lacks
+        return b.worker_alive and not lost and not self._paths.data_state(a.name, b.name)
 
     def meets(self, uid: Uid, other: Uid) -> bool:
         """The same, and both ways are fine."""
-        return self.reaches(uid, other) and self._joined(self._nodes[uid], self._nodes[other])
+        a, b = self._nodes[uid], self._nodes[other]
+        return self.reaches(uid, other) and self._paths.data_joined(a.name, b.name)
 
     # ---- breaking and mending --------------------------------------------------------------
 
@@ -83,58 +81,71 @@ class Wires:
             if view.find(one.uid) and worker.works_with(two.uid):
                 lost = local.Broken(two.uid, "the data link of a leaver is lost", False)
                 self._clock.after(soon, partial(worker.say, lost))
-            elif view.find(one.uid) and view.find(two.uid) and view.joins(one.uid, two.uid):
-                self._miss(one, two, self._clock.now + DIALS_S, soon)
+            elif view.find(one.uid) and view.find(two.uid):
+                one.owed[two.uid] = view.joins(one.uid, two.uid)
+                self._lack(one, two, self._mends_s(one, two), soon)
 
-    def _miss(self, node: Node, other: Node, until: float, soon: float = 0.0) -> None:
-        """Dial it until then."""
-        if other.uid not in node.missing:
-            self._clock.after(soon, partial(self._mend, node, other))
-        node.missing[other.uid] = max(until, node.missing.get(other.uid, until))
+    def _mends_s(self, node: Node, other: Node) -> float:
+        """Who dials complains when one call was in vain."""
+        cut = self._paths.data_state(node.name, other.name) == "cut"
+        return 0.0 if _calls(node, other) and (cut or not other.worker_alive) else WAITS_S
 
-    def _mend(self, node: Node, other: Node) -> None:
-        """The worker dials again, and tells its peer what came of it."""
-        worker, until = node.worker, node.missing.get(other.uid)
-        wanted = worker.view is not None and worker.view.find(other.uid) is not None
-        if until is None or not node.worker_alive:
+    def _lack(self, node: Node, other: Node, bound_s: float, soon: float = 0.0) -> None:
+        """See that there will be a connection."""
+        until = self._clock.now + bound_s
+        lack = node.lacks.get(other.uid)
+        if lack is not None:
+            lack.until = min(lack.until, until)
             return
-        if other.worker_alive and self._joined(node, other):
-            del node.missing[other.uid]
-            worker.say(local.Broken(other.uid, "the data connection was made anew", True))
-        elif wanted and self._clock.now < until:
-            self._clock.after(LOOK_S, partial(self._mend, node, other))
+        node.spare.discard(other.uid)
+        lack = node.lacks[other.uid] = Lack(until)
+        self._clock.after(soon, partial(self._mend, node, other, lack))
+
+    def _mend(self, node: Node, other: Node, lack: Lack) -> None:
+        """The worker dials again, and tells its peer what came of it."""
+        worker, uid, view = node.worker, other.uid, node.worker.view
+        if not node.worker_alive or node.lacks.get(uid) is not lack:
+            return
+        if view is None or not (view.find(uid) and view.find(node.uid)):
+            del node.lacks[uid]
+        elif other.worker_alive and self._paths.data_joined(node.name, other.name):
+            del node.lacks[uid]
+            if not view.joins(node.uid, uid):
+                node.spare.add(uid)
+            frames_lost = node.owed.pop(uid, None)
+            if frames_lost:
+                worker.say(local.Broken(uid, "the data connection was made anew", True))
+            elif frames_lost is not None:
+                worker.say(local.Restored(uid))
         else:
-            node.missing[other.uid] = GIVEN_UP  # a view that wants it again has it dialled anew
-            if wanted:
-                worker.say(local.Broken(other.uid, "data connection lost", False))
+            if self._clock.now >= lack.until:
+                lack.until = NEVER
+                self._complain(node, uid)
+            if other.worker_alive or lack.until < NEVER:  # the dead never answer
+                again_s = LOOK_S if lack.until < NEVER else CALM_S
+                self._clock.after(again_s, partial(self._mend, node, other, lack))
+
+    def _complain(self, node: Node, uid: Uid) -> None:
+        node.owed.setdefault(uid, False)
+        node.worker.say(local.Broken(uid, "no data connection", False))
 
     def meet(self, worker: Worker) -> None:
-        """A view came: give up the links that it lacks, dial those that are not there."""
+        """A view came: make those links anew that it lacks, and see that the others are there."""
         node, view = self._nodes[worker.uid], worker.view
         assert view is not None
-        for member in (*view.members, *view.learners):
-            if not view.joins(node.uid, member.uid):
-                node.missing.pop(member.uid, None)
-                node.given_up.add(member.uid)
-                self._into.get(member.uid, {}).pop(node.uid, None)
-            elif member.uid in node.given_up:
-                self._take_back(node, self._nodes[member.uid], self._clock.now + MEETS_S)
-        for uid, until in list(node.missing.items()):
-            if until < self._clock.now:
-                del node.missing[uid]  # dialled in vain
-            self._miss(node, self._nodes[uid], self._clock.now + MEETS_S)
-
-    def _take_back(self, node: Node, other: Node, until: float) -> None:
-        """Dial one to which there was no link; nothing was lost on it."""
-        view = node.worker.view
-        if other.uid not in node.given_up or view is None or not view.joins(node.uid, other.uid):
-            return
-        if other.worker_alive and self._joined(node, other):
-            node.given_up.discard(other.uid)
-        elif self._clock.now < until:
-            self._clock.after(LOOK_S, lambda: self._take_back(node, other, until))
-        else:
-            node.worker.say(local.Broken(other.uid, "no data connection", False))
+        here = {m.uid for m in (*view.members, *view.learners)} - {node.uid}
+        joined = {uid for uid in here if view.joins(node.uid, uid)}
+        node.owed = {uid: lost and uid in joined for uid, lost in node.owed.items() if uid in here}
+        node.spare -= joined
+        for uid in sorted(here - joined - node.spare - node.owed.keys()):
+            self._into.get(uid, {}).pop(node.uid, None)
+            self._complain(node, uid)
+            self._lack(node, self._nodes[uid], NEVER)
+        for uid in sorted(joined - node.met | joined & node.lacks.keys()):
+            other = self._nodes[uid]
+            if uid in node.lacks or not self._paths.data_joined(node.name, other.name):
+                self._lack(node, other, MEETS_S if _calls(node, other) else NEVER)
+            node.met.add(uid)
 
     # ---- frames ----------------------------------------------------------------------------
 
@@ -193,3 +204,8 @@ class Wires:
             if wire is not None and wire.frames:
                 keep = self._clock.rng.randrange(len(wire.frames) + 1)
                 wire.frames = deque(list(wire.frames)[:keep])
+
+
+def _calls(node: Node, other: Node) -> bool:
+    """Of two the one that started later dials."""
+    return node.me.incarnation > other.me.incarnation

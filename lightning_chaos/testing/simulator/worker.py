@@ -151,7 +151,7 @@ class Worker:
                 self.say(local.Frozen(ballot, self.exchange.report(self.begun)))
             case local.Install(view=view, decision=decision, reason=reason):
                 self._install(view, decision, reason)
-            case local.Removed(reason=reason) | local.Refused(reason=reason):
+            case local.Removed(reason) | local.Refused(reason) | local.GaveUp(reason):
                 self.part(reason)
             case local.RunOver():
                 self.world.end(self)

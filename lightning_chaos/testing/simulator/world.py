@@ -29,7 +29,7 @@ from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
 
 TICKS = 4
 """In one timeout; with each a heartbeat is due."""
-LINGER_S = 4.0
+LINGER_S = 1.0
 PLANNING_S = 0.05
 """How long it takes to work a plan out."""
 QUIET = (local.Permit, local.Waiting, local.NoLink, local.Begun, local.Pulling)
@@ -59,6 +59,7 @@ class World:
         self.invariants = Lineages(self) if case.alone else Invariants(self)
         self.control.taps.append(self.invariants.seats.sent)
         self.stop_asked = False
+        self.coming_back: set[str] = set()  # nodes, as newcomers
         self._serial = itertools.count(1)
         self._lock: Node | None = None
 
@@ -242,7 +243,7 @@ class World:
             word = local.Word(node.uid, "its peer is gone")
             for member in worker.view.members:
                 other = self.nodes[member.uid]
-                if other is not node and not self.paths.state(node.name, other.name):
+                if other is not node and not self.paths.data_state(node.name, other.name):
                     self.clock.after(self.paths.delay(node.name), partial(self._word, other, word))
         worker.part("its peer is gone")
 
@@ -278,10 +279,12 @@ class World:
         if not node.worker_alive:
             return
         self._end_worker(node)
+        self.coming_back.add(node.name)
         self.clock.after(0.05, lambda: self.give(node, events.WorkerGone("out of the run")))
         self.clock.after(self.clock.rng.uniform(0.2, 0.6), lambda: self._again(node))
 
     def _again(self, node: Node) -> None:
+        self.coming_back.discard(node.name)
         if self.live(node.name) in (None, node):
             self._end_peer(node)
             self.start(node.name)

@@ -1,0 +1,111 @@
+"""What a socket tells of its packets, over real connections of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lightning_chaos.transport.packets import PacketSocket
+
+BOUND_S = 5.0
+CLOCKS_S = 0.01
+"""The clock of stamps is set now and then."""
+_DATA_SEGMENTS_OUT = 156
+"""Where in Linux's ``struct tcp_info``."""
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[PacketSocket, PacketSocket]]:
+    """Both ends of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        near = socket.create_connection(door.getsockname(), BOUND_S)
+        far, _ = door.accept()
+    far.settimeout(BOUND_S)
+    with PacketSocket(near) as one, PacketSocket(far) as other:
+        yield one, other
+
+
+def segments_sent(sock: socket.socket) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _DATA_SEGMENTS_OUT + 4)
+    return int(struct.unpack_from("@I", info, _DATA_SEGMENTS_OUT)[0])
+
+
+def read(sock: socket.socket) -> int:
+    assert select.select([sock], [], [], BOUND_S)[0]
+    return sock.recv_into(bytearray(1 << 16))
+
+
+def stamps_begin(near: PacketSocket, far: PacketSocket) -> None:
+    """The kernel begins a little after it was asked to."""
+    deadline = time.monotonic() + BOUND_S
+    while far.stamp_t is None:
+        assert time.monotonic() < deadline
+        near.send(b"x")
+        read(far)
+
+
+def test_bytes_read_late_are_told_to_have_come_when_they_came(
+    ends: tuple[PacketSocket, PacketSocket],
+) -> None:
+    near, far = ends
+    stamps_begin(near, far)
+    before = time.monotonic()
+    near.send(b"y")
+    assert select.select([far], [], [], BOUND_S)[0]
+    here = time.monotonic()
+    time.sleep(0.1)
+    assert read(far) == 1
+    assert far.stamp_t is not None
+    assert before - CLOCKS_S <= far.stamp_t <= here + CLOCKS_S
+
+
+def test_without_stamps_it_reads_as_any_socket(ends: tuple[PacketSocket, PacketSocket]) -> None:
+    near, far = ends
+    stamps_begin(near, far)
+    near.sendall(bytes(8000))
+    assert read(far) <= 1448
+    far.stop_stamps()
+    assert far.stamp_t is None
+    assert read(far) > 1448
+    assert far.stamp_t is None
+
+
+@pytest.mark.parametrize(("apart", "packets"), [(False, 1), (True, 3)])
+def test_what_is_written_apart_travels_apart(
+    ends: tuple[PacketSocket, PacketSocket], apart: bool, packets: int
+) -> None:
+    near, far = ends
+    near.apart = apart
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # hold back what does not fill a packet
+    for _ in range(3):
+        near.send(bytes(100))
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    got = 0
+    while got < 300:
+        got += read(far)
+    assert segments_sent(near) == packets
+
+
+def test_an_event_loop_uses_it_as_the_socket_that_it_took_over() -> None:
+    async def scene() -> None:
+        ours, theirs = socket.socketpair()
+        packets = PacketSocket(ours)
+        assert ours.fileno() == -1
+        packets.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=packets)
+        with theirs:
+            theirs.sendall(b"question")
+            assert await reader.readexactly(8) == b"question"
+            writer.write(b"answer")
+            assert theirs.recv(6) == b"answer"
+            writer.close()
+            await writer.wait_closed()
+            assert theirs.recv(1) == b""
+
+    asyncio.run(scene())
