@@ -1,6 +1,6 @@
 """What a plan for measured links gains where links are unlike: rounds before and after it.
 
-    python benchmarks/unlike.py [--write benchmarks/results/unlike.md]
+    python benchmarks/unlike.py [--case 1..4] [--write benchmarks/results/unlike.md]
 
 Four members behind the lab's relays on loopback train steps of 20 ms by a timer (``steady.py``),
 whose gradients are a vector of some megabytes.  They begin with the plan that counts all links as

@@ -7,6 +7,7 @@ seeds break nothing otherwise (``test_simulator_seeds``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import simulator_mutants as mutants
@@ -34,6 +35,16 @@ IN_CIRCLES = Case(
 )
 """Each of a, b and c takes another for one with a link to d, and e gives a what is for d."""
 
+TWICE = Case(
+    1,
+    "abcd",
+    (
+        Fault(1.55, "isolate", "b", "d", seconds=3.0, after="Prepare", count=4),
+        Fault(5.47, "pause_peer", "b", "c", seconds=1.5, after="Prepare"),
+    ),
+)
+"""Whoever proposes is cut off, twice: of three seeds one has a member that agreed to both."""
+
 NAMED: dict[str, Mutant] = {
     "drop the quorum check": mutants.the_quorum_is_not_checked,
     "forget a promise": mutants.a_promise_is_forgotten,
@@ -55,7 +66,7 @@ SHOWN: dict[Mutant, list[Case]] = {
     mutants.the_quorum_is_not_checked: cases(draw, 1),
     mutants.a_promise_is_forgotten: cases(draw_short, 11),
     mutants.not_all_members_of_the_new_view_have_agreed: cases(draw_short, 4),
-    mutants.an_older_epoch_is_accepted: cases(draw, 50),
+    mutants.an_older_epoch_is_accepted: cases(draw, 345),
     mutants.a_ballot_is_reused: cases(draw, 1),
     mutants.a_silent_member_counts_as_dead: cases(draw, 20),
     mutants.a_refusing_member_counts_as_dead: cases(draw, 1),
@@ -67,8 +78,8 @@ SHOWN: dict[Mutant, list[Case]] = {
     mutants.a_worker_runs_without_a_permit: cases(draw, 3),
     mutants.half_is_enough: cases(draw, 13),
     mutants.permits_do_not_wait: cases(draw_short, 11),
-    mutants.what_may_be_committed_is_forgotten: cases(draw, 200),
-    mutants.older_agreements_are_not_told: cases(draw, 60),
+    mutants.what_may_be_committed_is_forgotten: cases(draw, 415),
+    mutants.older_agreements_are_not_told: [replace(TWICE, seed=seed) for seed in range(50)],
     mutants.a_frame_of_an_older_epoch_is_taken: cases(draw_short, 28),
     mutants.data_is_shared_out_too_early: cases(draw_short, 350),
     mutants.one_end_of_a_link_costs_the_other_its_seat: cases(draw_short, 30),

@@ -108,6 +108,9 @@ def trains(world: World) -> list[Node]:
 
 def _unsettled(world: World, begun: dict[str, int]) -> str:
     """Who does not train with all others, and why; ``begun`` are the rounds since they agree."""
+    if world.coming_back:
+        begun.clear()
+        return f"{', '.join(sorted(world.coming_back))}: not back yet"
     nodes = trains(world)
     views = [n.peer.view for n in nodes if n.member and n.peer.view is not None]
     newest = max(views, key=lambda view: view.epoch, default=None)

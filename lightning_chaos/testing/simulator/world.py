@@ -59,6 +59,7 @@ class World:
         self.invariants = Lineages(self) if case.alone else Invariants(self)
         self.control.taps.append(self.invariants.seats.sent)
         self.stop_asked = False
+        self.coming_back: set[str] = set()  # nodes, as newcomers
         self._serial = itertools.count(1)
         self._lock: Node | None = None
 
@@ -278,10 +279,12 @@ class World:
         if not node.worker_alive:
             return
         self._end_worker(node)
+        self.coming_back.add(node.name)
         self.clock.after(0.05, lambda: self.give(node, events.WorkerGone("out of the run")))
         self.clock.after(self.clock.rng.uniform(0.2, 0.6), lambda: self._again(node))
 
     def _again(self, node: Node) -> None:
+        self.coming_back.discard(node.name)
         if self.live(node.name) in (None, node):
             self._end_peer(node)
             self.start(node.name)
