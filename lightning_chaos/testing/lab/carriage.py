@@ -54,7 +54,8 @@ class Stream:
         self._given = asyncio.Event()
         self._unacknowledged = 0
         self._taken = 0
-        self._read_t = 0.0
+        self._short_t = 0.0
+        """When a read brought less than was asked for."""
 
     async def take(self) -> None:
         """Take bytes from the source until it ends."""
@@ -104,14 +105,16 @@ class Stream:
         try:
             await self._room()
             await self._gather()
+            size = self._piece_bytes
             try:
-                data = self._source.recv(self._piece_bytes)
+                data = self._source.recv(size)
             except BlockingIOError:
-                data = await self._loop.sock_recv(self._source, self._piece_bytes)
+                data = await self._loop.sock_recv(self._source, size)
                 self._road.idled()
         except OSError:
             return None
-        self._read_t = self._loop.time()
+        if len(data) < size:
+            self._short_t = self._loop.time()
         self._held += len(data)
         return data
 
@@ -131,7 +134,7 @@ class Stream:
 
     async def _gather(self) -> None:
         """Who writes many small pieces is given time to, or each of them would be carried alone."""
-        wait = self._read_t + FINE_PIECE_S - self._loop.time()
+        wait = self._short_t + FINE_PIECE_S - self._loop.time()
         if self._taken < FINE_BYTES and wait > 0:
             await asyncio.sleep(wait)
 
