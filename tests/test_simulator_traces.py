@@ -236,6 +236,19 @@ def test_a_proposal_that_a_minority_agreed_to_holds_nobody_up_once_its_proposer_
     assert sum("Prepare" in line for line in outcome.story) < 100
 
 
+def test_a_worker_s_answer_that_comes_after_the_view_that_let_it_go_freezes_nobody() -> None:
+    """Two COMMITs reach c at once, and its worker answers to the freeze between them."""
+    faults = (
+        Fault(0.1, "isolate", "a", "e", after="Commit"),
+        Fault(0.31, "pause_peer", "d", "e", seconds=0.09, after="Commit"),
+        Fault(0.32, "leave", "a"),
+        Fault(0.4, "blip_data", "b", "e"),
+    )
+    for seed in range(2080, 2100):
+        outcome = simulate(Case(seed, "abcde", faults, founders=5, quiet_at=0.8))
+        assert not outcome.problem, str(outcome)
+
+
 def test_a_case_always_has_the_same_outcome() -> None:
     case = draw(11)
     assert simulate(case) == simulate(case)
