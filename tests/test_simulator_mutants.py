@@ -7,6 +7,7 @@ seeds break nothing otherwise (``test_simulator_seeds``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import simulator_mutants as mutants
@@ -68,7 +69,7 @@ SHOWN: dict[Mutant, list[Case]] = {
     mutants.half_is_enough: cases(draw, 13),
     mutants.permits_do_not_wait: cases(draw_short, 11),
     mutants.what_may_be_committed_is_forgotten: cases(draw, 415),
-    mutants.older_agreements_are_not_told: cases(draw, 435),
+    mutants.older_agreements_are_not_told: cases(partial(partitions, alone=False), 205),
     mutants.a_frame_of_an_older_epoch_is_taken: cases(draw_short, 28),
     mutants.data_is_shared_out_too_early: cases(draw_short, 350),
     mutants.one_end_of_a_link_costs_the_other_its_seat: cases(draw_short, 30),
