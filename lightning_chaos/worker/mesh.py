@@ -165,6 +165,10 @@ class Mesh:
         """
         self._view = view
         self._spare = {uid for uid in self._spare if not self._linked_by(view, uid)}
+        if view.find(self._me.uid) is not None:
+            for uid in [uid for uid in self._owed if view.find(uid) is None and self._needed(uid)]:
+                # Nobody mends it now, and rounds before the leaver goes still need it.
+                self._owner.tell_peer(local.Broken(uid, "the link of a leaver is lost", False))
         # What a link lost that no view needs any more is settled.
         owed = {uid: lost for uid, lost in self._owed.items() if view.find(uid) is not None}
         self._owed = {uid: lost and self._needed(uid) for uid, lost in owed.items()}

@@ -135,6 +135,9 @@ class Wires:
         assert view is not None
         here = {m.uid for m in (*view.members, *view.learners)} - {node.uid}
         joined = {uid for uid in here if view.joins(node.uid, uid)}
+        if view.find(node.uid) is not None:
+            for uid in [uid for uid in node.owed if uid not in here and worker.works_with(uid)]:
+                worker.say(local.Broken(uid, "the data link of a leaver is lost", False))
         node.owed = {uid: lost and uid in joined for uid, lost in node.owed.items() if uid in here}
         node.spare -= joined
         for uid in sorted(here - joined - node.spare - node.owed.keys()):
