@@ -52,9 +52,10 @@ class Ratios:
 
 
 async def send(sock: socket.socket) -> None:
-    """A donor that sends a train, and shards once it is asked for some."""
+    """A donor that sends a train when it is asked, and shards once it is asked for some."""
     channel = await ShardChannel.over(sock, server_side=True)
     try:
+        await channel.receive(PATIENCE_S)
         channel.send(Train(TRAIN_BYTES))
         train = memoryview(os.urandom(TRAIN_BYTES))
         for start in range(0, TRAIN_BYTES, TRAIN_WRITE_BYTES):
@@ -84,6 +85,7 @@ async def once(
         sock = await dial(dialler_of(network, "new"), address, Kind.SHARDS, PATIENCE_S)
         gauge.connected(loop.time() - begun)
         channel = await ShardChannel.over(sock)
+        channel.send(Want(0))  # stands for the question that a donor answers with a train
         seen = await channel.receive(PATIENCE_S)
         assert isinstance(seen, TrainSeen)
         gauge.heard_train(seen.arrivals)

@@ -172,8 +172,7 @@ class ShardChannel(asyncio.BufferedProtocol):
         match self._stage:
             case _Stage.HEAD:
                 length = int.from_bytes(self._target, "big")
-                if not 0 < length <= MAX_MESSAGE_BYTES:
-                    raise WireError(f"message of {length} bytes, allowed are {MAX_MESSAGE_BYTES}")
+                _check_length("message", length, MAX_MESSAGE_BYTES)
                 self._turn(_Stage.BODY, memoryview(bytearray(length)))
             case _Stage.BODY:
                 self._announced(decode_pull(self._target))
@@ -220,10 +219,8 @@ class ShardChannel(asyncio.BufferedProtocol):
 
     def send(self, message: Pull) -> None:
         """Queue one message; a closed channel swallows it (the receiver sees the end)."""
-        assert self._transport is not None
-        if not self._transport.is_closing():
-            data = encode_pull(message)
-            self._transport.write(len(data).to_bytes(_HEAD_BYTES, "big") + data)
+        data = encode_pull(message)
+        self.send_raw(len(data).to_bytes(_HEAD_BYTES, "big") + data)
 
     def send_raw(self, data: bytes | memoryview, *, apart: bool = False) -> None:
         """Queue bytes of what was announced, ``apart``: in packets that carry nothing else.
