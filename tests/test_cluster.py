@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from cluster_fixtures import code_of
 
 from lightning_chaos.testing.cluster import LocalCluster
-from lightning_chaos.testing.launch import ForkServer
+from lightning_chaos.testing.launch import ColdStart, ForkServer
 
 pytestmark = pytest.mark.alone
 
@@ -156,3 +158,40 @@ def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_serv
     assert all(gone(pid) for pair in pids.values() for pid in pair)
     with pytest.raises(RuntimeError, match="fork server"):
         server.ask({"poll": 1})
+
+
+LATE = """
+import atexit, sys, threading, time
+def late(word):
+    time.sleep(0.05)
+    print(word)
+atexit.register(print, "registered")
+threading.Thread(target=late, args=["a thread"]).start()
+sys.stdout.write("no end of line, ")
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (LATE, 0),
+        (LATE + "raise SystemExit", 0),
+        (LATE + "sys.exit(3)", 3),
+        (LATE + "sys.exit('it will not')", 1),
+        (LATE + "raise ValueError('it broke')", 1),
+        (LATE + "raise KeyboardInterrupt", -signal.SIGINT),
+    ],
+)
+def test_a_forked_process_ends_as_one_of_a_new_interpreter(
+    fork_server: ForkServer, tmp_path: Path, end: str, code: int
+) -> None:
+    script = tmp_path / "ends.py"
+    script.write_text(end)
+    said = []
+    for name, launcher in (("forked", fork_server), ("cold", ColdStart())):
+        output = tmp_path / name
+        process = launcher.launch([str(script)], env=dict(os.environ), cwd=tmp_path, output=output)
+        assert code_of(process) == code
+        lines = output.read_text().splitlines()
+        said.append(sorted(line for line in lines if not line.startswith(" ")))  # no frames
+    assert said[0] == said[1]

@@ -98,13 +98,23 @@ def test_the_silence_of_one_connection_is_none_of_a_link_that_another_one_keeps_
     play(scene())
 
 
-@pytest.mark.parametrize("mbit", [1, 20, 100, 500, 1000])
-def test_fine_pieces_are_a_sixteenth_of_a_packet_train_or_an_eighth_of_a_millisecond(
+@pytest.mark.parametrize("mbit", [20, 100, 500, 1000])
+def test_fine_pieces_are_a_fifth_of_a_millisecond_or_a_part_of_a_packet_train(
     mbit: float,
 ) -> None:
     async def scene() -> None:
         link = Road(random.Random(1))
         link.change(Shape(rate_mbit=mbit), Cut.NONE)
-        assert link.fine_piece_bytes == max(4 << 10, int(mbit * 1e6 / 8 * 0.00013))
+        fifth_bytes = mbit * 1e6 / 8 * 0.0002
+        assert link.fine_piece_bytes == min(max(fifth_bytes, 4 << 10), 16 << 10)
+
+    play(scene())
+
+
+def test_on_a_slow_link_all_pieces_are_fine() -> None:
+    async def scene() -> None:
+        link = Road(random.Random(1))
+        link.change(Shape(rate_mbit=1), Cut.NONE)
+        assert link.fine_piece_bytes == link.piece_bytes == 1 << 10
 
     play(scene())

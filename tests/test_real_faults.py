@@ -23,8 +23,8 @@ from lightning_chaos.testing.launch import ForkServer
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 LAN = Shape(rate_mbit=200, delay_ms=2)
-EVERY_S = 1.8
-MINUTES = 1.1
+EVERY_S = 1.3
+MINUTES = 0.85
 
 
 def draw(seed: int) -> Schedule:

@@ -301,7 +301,7 @@ async def test_a_train_is_told_whole_by_the_clock_of_the_event_loop() -> None:
         seen = await channel.receive(5.0)
         assert isinstance(seen, TrainSeen)
         assert sum(some.bytes for some in seen.arrivals) == TRAIN_BYTES
-        assert len(seen.arrivals) >= TRAIN_BYTES / 2048
+        assert len(seen.arrivals) >= TRAIN_BYTES / 1448
         assert all(asked - 0.01 < some.at < now() + 0.01 for some in seen.arrivals)
 
 

@@ -7,6 +7,7 @@ seeds break nothing otherwise (``test_simulator_seeds``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import simulator_mutants as mutants
@@ -33,6 +34,16 @@ IN_CIRCLES = Case(
     delay_s=0.01,
 )
 """Each of a, b and c takes another for one with a link to d, and e gives a what is for d."""
+
+TWICE = Case(
+    1,
+    "abcd",
+    (
+        Fault(1.55, "isolate", "b", "d", seconds=3.0, after="Prepare", count=4),
+        Fault(5.47, "pause_peer", "b", "c", seconds=1.5, after="Prepare"),
+    ),
+)
+"""Whoever proposes is cut off, twice: of three seeds one has a member that agreed to both."""
 
 NAMED: dict[str, Mutant] = {
     "drop the quorum check": mutants.the_quorum_is_not_checked,
@@ -68,7 +79,7 @@ SHOWN: dict[Mutant, list[Case]] = {
     mutants.half_is_enough: cases(draw, 13),
     mutants.permits_do_not_wait: cases(draw_short, 11),
     mutants.what_may_be_committed_is_forgotten: cases(draw, 415),
-    mutants.older_agreements_are_not_told: cases(draw, 435),
+    mutants.older_agreements_are_not_told: [replace(TWICE, seed=seed) for seed in range(50)],
     mutants.a_frame_of_an_older_epoch_is_taken: cases(draw_short, 28),
     mutants.data_is_shared_out_too_early: cases(draw_short, 350),
     mutants.one_end_of_a_link_costs_the_other_its_seat: cases(draw_short, 30),

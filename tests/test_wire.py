@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
-import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire_stage import NODES, UIDS, VIEWS, A, B, C, D, Stage
 from wire_values import as_plain, plain_values, spoilt
 
 from lightning_chaos.collective.frames import Greeting, unpack_greeting
 from lightning_chaos.errors import WireError
-from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.planning.values import ReducePlan, Tree
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol import messages as m
-from lightning_chaos.protocol.events import Action, FromWorker, Heard, Linked, Send, Tell, Tick
-from lightning_chaos.protocol.evidence import MOST_DEAD
-from lightning_chaos.protocol.islands import MOST_KNOWN
-from lightning_chaos.protocol.membership import Membership
-from lightning_chaos.protocol.routes import MOST_STRANGERS
+from lightning_chaos.protocol.events import FromWorker, Tick
+from lightning_chaos.protocol.ranges import MOST_HOPS
 from lightning_chaos.protocol.standing import Role
 from lightning_chaos.protocol.values import (
     Ballot,
     Decision,
-    Lineage,
     Member,
     OpId,
     Proposal,
@@ -47,18 +41,6 @@ DECODERS: dict[Any, Callable[[bytes], Any]] = {
     Greeting: unpack_greeting,
     RoundHeader: decode_header,
 }
-NODES = [Member(name, i + 1, "127.0.0.1", 5000 + i) for i, name in enumerate("abcdx")]
-A, B, C, D, STRANGER = NODES
-UIDS = [node.uid for node in NODES]
-
-
-def view(epoch: int, members: Iterable[Member], learners: Iterable[Member] = ()) -> View:
-    members = tuple(members)
-    plan = mesh_plan(tuple(node.uid for node in members))
-    return View("r", 0, epoch, members, tuple(learners), 1, plan, lineage=Lineage(A.uid))
-
-
-VIEWS = [view(1, [A]), view(2, [A, B, C], [D]), view(3, [B, C]), view(3, [A, B, C, D])]
 
 
 def likely(kind: Any) -> st.SearchStrategy[Any] | None:
@@ -121,7 +103,7 @@ class FakeReport(msgspec.Struct, frozen=True, array_like=True):
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        (m.Carry(A.uid, B.uid, m.MOST_HOPS + 1, b""), "<= 16"),
+        (m.Carry(A.uid, B.uid, MOST_HOPS + 1, b""), "<= 16"),
         (m.Carry(A.uid, B.uid, 10**9, b""), "<= 16"),
         (m.Carry(A.uid, B.uid, 0, b""), ">= 1"),
         (m.Status(-1, 0), ">= 0"),
@@ -177,39 +159,6 @@ def test_a_worker_that_says_what_cannot_be_is_not_understood(said: local.Local) 
 # ---- what is one kills nobody ------------------------------------------------------------------
 
 
-class Stage:
-    """One peer in one role, linked to others and to a stranger."""
-
-    def __init__(self, me: Member, role: Role) -> None:
-        self.peer = Membership(me, run="r")
-        self.now = 0.0
-        for other in NODES:
-            if other is not me:
-                self.play(Linked(other))
-        if role is not Role.SEARCHING:
-            self.hear(A, m.ViewNews(VIEWS[0]))
-        if role not in (Role.SEARCHING, Role.NEWCOMER):
-            self.hear(A, m.Commit(Proposal(Ballot(1, A.uid), 1, VIEWS[1], True, "they join")))
-        assert self.peer.role is role
-
-    def hear(self, sender: Member, message: m.Message) -> None:
-        self.play(Heard(sender.uid, message))  # type: ignore[arg-type]
-
-    def play(self, event: Any) -> None:
-        self.now += 0.01
-        for action in self.peer.step(self.now, event):
-            _travels(action)
-
-
-def _travels(action: Action) -> None:
-    """What a peer says can be sent, and is understood."""
-    match action:
-        case Send(message=message):
-            m.decode(m.encode(message))
-        case Tell(message=said):
-            local.decode_local(local.encode_local(said))
-
-
 ROLES = {
     Role.SEARCHING: D,
     Role.NEWCOMER: D,
@@ -257,66 +206,3 @@ def test_a_view_that_its_plan_does_not_serve_is_not_taken() -> None:
     right = msgspec.structs.replace(VIEWS[1], epoch=3)
     stage.hear(A, m.Commit(Proposal(Ballot(2, A.uid), 2, right, True, "")))
     assert stage.peer.view == right
-
-
-# ---- and nothing fills it up -------------------------------------------------------------------
-
-
-def nobody(number: int) -> Member:
-    return Member(f"nobody{number}", number, "127.0.0.1", 1)
-
-
-def carried(number: int, message: m.Message) -> m.Carry:
-    return m.Carry(nobody(number).uid, B.uid, 3, m.encode(message))
-
-
-def island(number: int) -> View:
-    someone = nobody(number)
-    plan = mesh_plan((someone.uid,))
-    return View("r", 0, 1, (someone,), (), 0, plan, lineage=Lineage(someone.uid))
-
-
-FLOODS: dict[str, Callable[[int], m.Message]] = {
-    "carried heartbeats": lambda i: carried(i, m.Status(2, 1)),
-    "carried complaints": lambda i: carried(i, m.Unreachable(2, (A.uid,))),
-    "carried requests": lambda i: carried(i, m.JoinRequest(nobody(i), ())),
-    "for others": lambda i: m.Carry(nobody(i).uid, C.uid, 3, b""),
-    "requests in others' names": lambda i: m.JoinRequest(nobody(i), (), (A.uid,)),
-    "leaves in others' names": lambda i: m.LeaveRequest(nobody(i).uid),
-    "last words": lambda i: m.LastWord(nobody(i).uid, "it says so"),
-    "proposals in others' names": lambda i: m.Prepare(
-        Proposal(Ballot(2, nobody(i).uid), 2, msgspec.structs.replace(VIEWS[1], epoch=3), True, "")
-    ),
-    "lineages": lambda i: m.ViewNews(island(i)),
-    "introductions": lambda i: m.Introduce((nobody(i),)),
-}
-
-
-@pytest.mark.parametrize("flood", FLOODS)
-@pytest.mark.parametrize("role", [Role.SEARCHING, Role.MEMBER], ids=lambda role: role.value)
-def test_a_flood_of_messages_is_remembered_up_to_a_bound(role: Role, flood: str) -> None:
-    stage, say = Stage(B if role is Role.MEMBER else D, role), FLOODS[flood]
-    most = MOST_DEAD if flood == "last words" else max(MOST_STRANGERS, MOST_KNOWN) + 16
-    for number in range(1, most):
-        stage.hear(STRANGER, say(number))
-    full = size(stage.peer)
-    for number in range(most, most + 200):
-        stage.hear(STRANGER, say(number))
-    assert size(stage.peer) < full + 50, "it remembers what each of 200 more said"
-
-
-def size(root: object) -> int:
-    """Objects that this one holds, counted once."""
-    return sum(1 for _ in _reachable(root))
-
-
-def _reachable(root: object) -> Iterator[object]:
-    seen, queue = {id(root)}, [root]
-    apart = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
-    while queue:
-        one = queue.pop()
-        yield one
-        for other in gc.get_referents(one):
-            if id(other) not in seen and not isinstance(other, apart):
-                seen.add(id(other))
-                queue.append(other)

@@ -18,7 +18,7 @@ from lightning_chaos.protocol.messages import (
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.survey import Survey
-from lightning_chaos.protocol.values import Member, Uid, View
+from lightning_chaos.protocol.values import Ballot, Member, Uid, View
 
 
 class Agreement:
@@ -41,6 +41,10 @@ class Agreement:
         """To whom this peer had no link when its worker was told last."""
         self._speaks: dict[Uid, float] = {}
         """Since when newer incarnations of these have been speaking."""
+        self._freezes = self._answers = 0
+        """So often the worker was told to freeze, and has answered."""
+        self._settled = 0
+        """So often it had been told to when the last view was installed."""
 
     # ---- answers ---------------------------------------------------------------------------
 
@@ -60,10 +64,20 @@ class Agreement:
         if answer is not None:
             standing.send(sender, answer)
         elif not was_freezing:
-            standing.tell(local.Freeze(message.proposal.ballot))
+            self._freeze(message.proposal.ballot)
+
+    def _freeze(self, ballot: Ballot) -> None:
+        self._freezes += 1
+        self._standing.tell(local.Freeze(ballot))
 
     def on_frozen(self, said: local.Frozen) -> None:
-        """The worker is frozen: whoever waits for that gets its answer."""
+        """The worker is frozen: whoever waits for that gets its answer.
+
+        Unless a view has been installed since it was told to: that view has let it go.
+        """
+        self._answers += 1
+        if self._answers <= self._settled:
+            return
         waiting = self._standing.acceptor.freezing
         answer = self._standing.acceptor.frozen_with(said.report)
         if waiting is not None and answer is not None:
@@ -114,6 +128,7 @@ class Agreement:
         standing.view, standing.commit = view, commit
         recovered = commit.decision is not None
         stays_frozen = standing.acceptor.frozen and not recovered
+        self._settled = self._freezes
         standing.acceptor.installed(view.epoch)
         self.lead.installed(standing.now, view, old)
         self.survey.installed(view)
@@ -131,7 +146,7 @@ class Agreement:
         if self._enter(view, commit):
             if standing.acceptor.frozen:
                 # A later change that it was frozen for may be committed: what it reported holds.
-                standing.tell(local.Freeze(standing.acceptor.promised))
+                self._freeze(standing.acceptor.promised)
             standing.connect_all(view)
             self._tell_strangers(view, old, commit)
 

@@ -10,20 +10,10 @@ from __future__ import annotations
 import msgspec
 
 from lightning_chaos.errors import WireError
-from lightning_chaos.protocol.messages import Fingerprint, Seconds
+from lightning_chaos.protocol.messages import Fingerprint
+from lightning_chaos.protocol.ranges import Count, Round, Seconds
 from lightning_chaos.protocol.readings import Reading
-from lightning_chaos.protocol.values import (
-    Ballot,
-    Count,
-    Decision,
-    Host,
-    Member,
-    Report,
-    Round,
-    Uid,
-    Uids,
-    View,
-)
+from lightning_chaos.protocol.values import Ballot, Decision, Host, Member, Report, Uid, Uids, View
 
 
 class Local(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -6,46 +6,27 @@ its type; anything unknown or malformed raises :class:`WireError` and changes no
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
 import msgspec
 
 from lightning_chaos.errors import WireError
+from lightning_chaos.protocol.ranges import Count, Hops, Mbit, Micros, Percent, Round, Seconds, Step
 from lightning_chaos.protocol.readings import Trust
 from lightning_chaos.protocol.trips import NO_ECHO
 from lightning_chaos.protocol.values import (
     Ballot,
-    Count,
     Decision,
     Host,
     Member,
     Members,
     Proposal,
     Report,
-    Round,
     Uid,
     Uids,
     View,
 )
 
-MOST_HOPS = 16
-"""A message that has passed so many is dropped: views differ while they change."""
 Fingerprint = tuple[tuple[str, str], ...]
 """Settings that members must share: (name, value) in the order they are compared."""
-
-
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
-"""Neither negative nor endless, and a number."""
-Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
-Micros = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-"""Microseconds, modulo 2³²."""
-Step = Annotated[int, msgspec.Meta(ge=0, le=255)]
-"""A measured figure on a scale of ratios (:mod:`.scales`), 0 if it is not known."""
-
-MOST_MBIT = 10**9
-"""That a network card may say."""
-Mbit = Annotated[int, msgspec.Meta(ge=0, le=MOST_MBIT)]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -247,7 +228,7 @@ class Carry(Message, frozen=True, array_like=True, tag=True):
 
     origin: Uid
     to: Uid
-    hops: Annotated[int, msgspec.Meta(ge=1, le=MOST_HOPS)]
+    hops: Hops
     """How many more may pass it on, and the receiver itself."""
     content: bytes
     """The message, encoded."""

@@ -11,7 +11,6 @@ from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, T
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import Islands
 from lightning_chaos.protocol.messages import (
-    MOST_HOPS,
     AnyMessage,
     Carry,
     Commit,
@@ -22,6 +21,7 @@ from lightning_chaos.protocol.messages import (
 )
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.quorum import may_commit
+from lightning_chaos.protocol.ranges import MOST_HOPS
 from lightning_chaos.protocol.routes import Routes
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.trips import NO_ECHO, Echo, Trips

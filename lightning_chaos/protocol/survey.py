@@ -12,7 +12,8 @@ import msgspec
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.events import Level, Replanned
 from lightning_chaos.protocol.figures import Figures
-from lightning_chaos.protocol.messages import MOST_MBIT, Gauges, LinkFigures
+from lightning_chaos.protocol.messages import Gauges, LinkFigures
+from lightning_chaos.protocol.ranges import MOST_MBIT
 from lightning_chaos.protocol.replanning import Replanning
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.values import Host, Uid, View

@@ -10,18 +10,9 @@ from typing import Annotated
 import msgspec
 
 from lightning_chaos.planning.values import ReducePlan
+from lightning_chaos.protocol.ranges import MOST_IN_VIEW, Chunk, Count, Round
 
 PROTOCOL_VERSION = 1
-
-MOST_IN_VIEW = 4096
-"""So many members a view can have, and a list of them on the wire."""
-_MOST = 1 << 62
-"""No number that is told is larger: what is counted on from it still fits in 64 bits."""
-Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
-Round = Annotated[int, msgspec.Meta(ge=-1, le=_MOST)]
-"""-1: before the first one."""
-Chunk = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-"""As in the header of a frame."""
 
 Uid = str
 """One incarnation of one node: ``name/incarnation`` (see :attr:`Member.uid`)."""

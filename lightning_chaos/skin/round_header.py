@@ -6,7 +6,7 @@ import msgspec
 
 from lightning_chaos.data.ledger import Slice
 from lightning_chaos.errors import WireError
-from lightning_chaos.protocol.messages import Seconds
+from lightning_chaos.protocol.ranges import Seconds
 
 
 class RoundHeader(msgspec.Struct, frozen=True, array_like=True):

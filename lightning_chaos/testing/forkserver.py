@@ -7,6 +7,7 @@ then kills what it started; if it is killed itself, the kernel does so (on Linux
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -17,7 +18,8 @@ import runpy
 import signal
 import socket
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 from lightning_chaos.testing.lab.wan.enter import enter
 
@@ -96,17 +98,50 @@ def _become(job: dict[str, Any]) -> None:
         sys.modules["numpy"].random.seed()
 
 
+def _run(argv: list[str]) -> NoReturn:
+    """Run the script and end as the interpreter would, but for taking its modules to pieces.
+
+    For a forked process those are half a second's copies of memory pages, which are then thrown
+    away; so multiprocessing's forked processes, too, end like this.
+    """
+    code, interrupted = 0, False
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = _code_of(end)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code, interrupted = 1, isinstance(error, KeyboardInterrupt)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code)
+
+
+def _code_of(end: SystemExit) -> int:
+    """The exit code that it asks for; anything but a number is a message to print."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
+
+
 def _serve() -> None:
-    # What is imported stays.  To look for garbage in it takes a second now, and would in each
-    # forked process as it ends.
+    # What every forked process needs, imported once.  It stays, so nobody looks for garbage in it.
     gc.disable()
-    import lightning.pytorch  # noqa: F401  # what every forked process needs, imported once
+    import lightning.pytorch  # noqa: F401
+
+    import lightning_chaos.worker.node  # noqa: F401
 
     gc.freeze()
     gc.enable()
     argv = main(int(sys.argv[1]))
     if argv is not None:
-        runpy.run_path(argv[0], run_name="__main__")
+        _run(argv)
 
 
 if __name__ == "__main__":

@@ -87,9 +87,10 @@ class ColdStart:
 class ForkServer:
     """Forks processes from one that has imported torch and Lightning: saves seconds each.
 
-    They are real processes with their own pids, sessions, environment and output.  Variables
-    that libraries read while they are imported (``OMP_NUM_THREADS``) are the server's.  One
-    server may serve many clusters, one after another or together.
+    They are real processes with their own pids, sessions, environment and output, and end as any
+    other, except that nothing is taken to pieces first: what only ``__del__`` does is left undone.
+    Variables that libraries read while they are imported (``OMP_NUM_THREADS``) are the server's.
+    One server may serve many clusters, one after another or together.
 
     Args:
         env: the server's own environment; None for this process's, with one thread per worker if

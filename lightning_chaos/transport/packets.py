@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 _SO_TIMESTAMPNS = 35
 """Of Linux, and the type of the message that it adds to a read; Python has no name for it."""
-_STAMPED_READ_BYTES = 2 << 10
+_STAMPED_READ_BYTES = 1448
+"""Payload of a packet of Ethernet: reads end where packets do, so no bytes get another's stamp."""
 _TIMESPEC = struct.Struct("@ll")
 
 
@@ -36,7 +38,7 @@ class PacketSocket(socket.socket):
         timeout_s = sock.gettimeout()
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self.settimeout(timeout_s)
-        self._stamping = sys.platform == "linux"
+        self._stamping = False
         self._stamps_ahead_s = time.time() - time.monotonic()
         """By how much the clock of stamps is ahead of the monotonic one."""
         self.stamp_t: float | None = None
@@ -44,8 +46,10 @@ class PacketSocket(socket.socket):
         that is not known."""
         self.apart = False
         """What is written travels in packets of its own, and shares none with what follows."""
-        if self._stamping:
-            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a sandbox may have none
+                self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                self._stamping = True
 
     def stop_stamps(self) -> None:
         """Read as much as there is from now on, and cheaply."""

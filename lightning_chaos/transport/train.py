@@ -41,8 +41,10 @@ _MOST_BYTES_PER_S = 250e6
 _FLIGHT_BYTES = 10 * 1200
 """TCP sends no flight shorter than that, ten segments (RFC 6928), while it has more to send."""
 _PAUSE_TRIPS = 0.25
-"""A pause of that part of a round trip, after so long a flight, was waiting for the next one.  A
-busy sender's handshake takes longer than a round trip, so half of it might be all."""
+"""A pause of that part of a round trip, after so long a flight, was waiting for the next one."""
+_PAUSED_ARRIVALS = 3
+"""Of so many arrivals and as long as all of them, too: a busy machine takes the round trip for
+several times of what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +102,23 @@ def _as_they_came(arrivals: Sequence[Arrival]) -> Flight:
 
 
 def _flights(came: Flight, pause_s: float) -> list[Flight]:
-    """What TCP sent at once; one flight, if it is not known how long a pause is."""
+    """What TCP sent at once."""
     flights: list[Flight] = []
-    length = 0
-    for k, some in enumerate(came):
-        paused = pause_s > 0 and k > 0 and some.at - came[k - 1].at > pause_s
-        if not flights or (paused and length >= _FLIGHT_BYTES):
+    for some in came:
+        if not flights or _paused(flights[-1], some, pause_s):
             flights.append([])
-            length = 0
         flights[-1].append(some)
-        length += some.bytes
     return flights
+
+
+def _paused(flight: Flight, after: Arrival, pause_s: float) -> bool:
+    """Whether the next flight begins after this one; see :data:`_PAUSE_TRIPS`."""
+    if sum(some.bytes for some in flight) < _FLIGHT_BYTES:
+        return False
+    silent_s, lasted_s = after.at - flight[-1].at, flight[-1].at - flight[0].at
+    if pause_s > 0 and silent_s > pause_s:
+        return True
+    return len(flight) >= _PAUSED_ARRIVALS and silent_s > lasted_s
 
 
 def _spacings(flight: Flight, stretch_bytes: int) -> Iterator[tuple[float, int]]:

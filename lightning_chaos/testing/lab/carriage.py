@@ -9,7 +9,7 @@ import socket
 import struct
 
 from lightning_chaos.testing.lab.conditions import bandwidth_delay_bytes
-from lightning_chaos.testing.lab.road import Road
+from lightning_chaos.testing.lab.road import FINE_PIECE_S, Road
 from lightning_chaos.transport.dial import send_at_once
 
 KERNEL_BYTES = 64 << 10
@@ -54,6 +54,8 @@ class Stream:
         self._given = asyncio.Event()
         self._unacknowledged = 0
         self._taken = 0
+        self._short_t = 0.0
+        """When a read brought less than was asked for."""
 
     async def take(self) -> None:
         """Take bytes from the source until it ends."""
@@ -102,13 +104,17 @@ class Stream:
         """Some bytes, b'' at the end, None for a reset."""
         try:
             await self._room()
+            await self._gather()
+            size = self._piece_bytes
             try:
-                data = self._source.recv(self._piece_bytes)
+                data = self._source.recv(size)
             except BlockingIOError:
-                data = await self._loop.sock_recv(self._source, self._piece_bytes)
+                data = await self._loop.sock_recv(self._source, size)
                 self._road.idled()
         except OSError:
             return None
+        if len(data) < size:
+            self._short_t = self._loop.time()
         self._held += len(data)
         return data
 
@@ -125,6 +131,12 @@ class Stream:
             # Nobody reads the source now: a reset would go unnoticed.
             if code := self._source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(code, os.strerror(code))
+
+    async def _gather(self) -> None:
+        """Who writes many small pieces is given time to, or each of them would be carried alone."""
+        wait = self._short_t + FINE_PIECE_S - self._loop.time()
+        if self._taken < FINE_BYTES and wait > 0:
+            await asyncio.sleep(wait)
 
     async def _acknowledge(self, size: int) -> None:
         if not self._back.silent:

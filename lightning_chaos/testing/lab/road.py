@@ -15,7 +15,8 @@ _SLICE_S = 0.05
 _PIECE_S = 0.002
 _LEAST_PIECE_BYTES = 1 << 10
 _MOST_PIECE_BYTES = 32 << 10
-_FINE_PIECE_S = 0.00013
+FINE_PIECE_S = 0.0002
+"""Python handles no piece faster."""
 _LEAST_FINE_BYTES = 4 << 10
 _MOST_FINE_BYTES = 16 << 10
 
@@ -69,9 +70,11 @@ class Road:
 
     @property
     def fine_piece_bytes(self) -> int:
-        """The same for who looks at how bytes are spaced: about an eighth of a millisecond's."""
-        fine_bytes = (self.shape.bytes_per_s or math.inf) * _FINE_PIECE_S
-        return int(min(max(fine_bytes, _LEAST_FINE_BYTES), _MOST_FINE_BYTES))
+        """The same for who looks at how bytes are spaced: a fifth of a millisecond's, if not more
+        than a quarter of a packet train."""
+        fine_bytes = (self.shape.bytes_per_s or math.inf) * FINE_PIECE_S
+        fine_bytes = min(max(fine_bytes, _LEAST_FINE_BYTES), _MOST_FINE_BYTES)
+        return min(int(fine_bytes), self.piece_bytes)
 
     def idled(self) -> None:
         """Nobody had anything to send until now, or else somebody is at it."""

@@ -70,6 +70,8 @@ class Control:
         self._clock, self._paths, self._nodes = clock, paths, nodes
         self._same_machine = same_machine
         self._give = give
+        self._unsent: dict[tuple[Uid, Uid], list[Message]] = {}
+        """By (from, to): what waits for a link that is being dialled again."""
         self.taps: list[Tap] = []
 
     def _state(self, node: Node, uid: Uid) -> str:
@@ -133,9 +135,13 @@ class Control:
     def _up(self, connection: Connection, node: Node, other: Node) -> None:
         if other.uid in node.wanted:
             node.wanted[other.uid] = self._clock.now
-        if not connection.broken and node.peer_alive and other.uid not in node.up:
+        if connection.broken or not node.peer_alive:
+            return
+        if other.uid not in node.up:
             node.up.add(other.uid)
             self._give(node, events.Linked(other.me))
+        for message in self._unsent.pop((node.uid, other.uid), ()):
+            self.send(node, other.uid, message)
 
     # ---- breaking --------------------------------------------------------------------------
 
@@ -143,6 +149,7 @@ class Control:
         """Close it once what is queued is sent."""
         node.wanted.pop(uid, None)
         node.up.discard(uid)
+        self._unsent.pop((node.uid, uid), None)
         self._break_when_heard(node, uid, polite=True)
 
     def end(self, node: Node, *, polite: bool) -> None:
@@ -198,16 +205,19 @@ class Control:
             return
         if node.wanted.get(uid) != NEVER:
             node.up.discard(uid)
-            self._give(node, events.Unlinked(uid, reason))
+            unsent = tuple(self._unsent.pop((node.uid, uid), ()))
+            self._give(node, events.Unlinked(uid, reason, unsent))
         if self._same_machine and not self._nodes[uid].peer_alive:
             self._give(node, events.ProcessGone(uid))
 
     # ---- messages --------------------------------------------------------------------------
 
     def send(self, node: Node, to: Uid, message: Message) -> None:
-        """A message goes on its way, if there is a connection."""
+        """A message goes on its way over a connection, or waits for one to be made again."""
         connection, now = node.links.get(to), self._clock.now
         if connection is None or connection.ends[node.uid].open > now:
+            if to in node.up and not isinstance(message, Status):
+                self._unsent.setdefault((node.uid, to), []).append(message)
             return
         for tap in self.taps:
             tap(node, message)
