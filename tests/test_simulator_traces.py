@@ -249,6 +249,16 @@ def test_a_worker_s_answer_that_comes_after_the_view_that_let_it_go_freezes_nobo
         assert not outcome.problem, str(outcome)
 
 
+@pytest.mark.parametrize("seed", [22, 29, 94, 60948])
+def test_a_link_lost_just_before_its_leaver_s_view_costs_nobody_a_seat(seed: int) -> None:
+    """Nobody mended it then or spoke of it, and the last rounds with the leaver waited for it."""
+    leave, cut = Fault(0.42, "leave", "e"), Fault(0.67, "cut_data", "e", "a")
+    far = (("a", "c"), ("a", "d"))
+    case = Case(seed, "abcde", (leave, cut), founders=5, unlinked=far, quiet_at=0.8)
+    outcome = simulate(case)
+    assert not outcome.problem, str(outcome)
+
+
 def test_a_case_always_has_the_same_outcome() -> None:
     case = draw(11)
     assert simulate(case) == simulate(case)

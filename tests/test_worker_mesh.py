@@ -250,3 +250,23 @@ def test_members_that_are_frozen_meet_again_under_the_view_that_they_have() -> N
                 assert await one.says() == (other.me.uid, "frames were lost")
 
     in_loop(scenario)
+
+
+def test_a_link_lost_just_before_its_leaver_s_view_is_told_while_a_round_needs_it() -> None:
+    async def scenario() -> None:
+        async with owners("Aab") as (oldest, a, b):
+            whole, left = three(1, oldest, a, b), view_of(2, [oldest, a])
+            for owner in (oldest, a, b):
+                owner.install(whole)
+            await a.until_linked(oldest, b)
+            await b.until_linked(oldest, a)
+            b.unreachable = True
+            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            await a.until_linked(oldest)
+            a.told.clear()  # whatever it could do about it under the view that has them both
+            a.install(whole, left)
+            assert await a.says() == (b.me.uid, "broken")
+            a.install(left)
+            assert a.told == []
+
+    in_loop(scenario)
