@@ -11,10 +11,10 @@ SMOKES := $(addprefix smoke-,unlike events links overlap pull \
   allreduce slow rates scaling planning planning_reduce)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ready lint bench bench-smoke $(SMOKES) soak simulate docs build clean
+.PHONY: help demo test ready search alone lint bench bench-smoke $(SMOKES) soak simulate docs build clean
 .DELETE_ON_ERROR:
 # Side by side go only the parts that `make test` asks for in a make of its own.
-ifeq ($(filter ready $(SMOKES),$(MAKECMDGOALS)),)
+ifeq ($(filter ready alone $(SMOKES),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
 
@@ -24,7 +24,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## nodes join, crash and leave while a model trains (ARGS="--help")
 	@$(BIN)/lightning-chaos demo $(ARGS)
 
-# ARGS may choose tests all of which are of the other sort: pytest calls that 5.
+# ARGS may choose tests none of which are of this sort: pytest calls that 5.
 define pytest
 cd $(WHEEL_VENV) && bin/pytest -p no:cacheprovider -c ../../pyproject.toml --rootdir ../.. \
   --durations=40 --durations-min=1 $(1) ../../tests $(ARGS) $(if $(ARGS),|| test $$? = 5)
@@ -37,7 +37,14 @@ test: ## lint, all tests against the built wheel, the benches once
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
-	$(call pytest,-m "not alone" --numprocesses=2 --dist=worksteal)
+	$(call pytest,-m "not (alone or search)" --numprocesses=2 --dist=worksteal)
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=line search alone
+
+# Beside real nodes, which mostly wait; it gets the processor only while none of them wants it.
+search:
+	$(call pytest,-m search)
+
+alone:
 	$(call pytest,-m alone)
 
 # Two environments take half a minute each, on one core each.

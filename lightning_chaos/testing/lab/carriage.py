@@ -18,7 +18,8 @@ KERNEL_BYTES = 64 << 10
 _BUFFERS = ((socket.SO_RCVBUF, KERNEL_BYTES // 2), (socket.SO_SNDBUF, KERNEL_BYTES // 2))
 _SLICE_S = 0.05
 FINE_BYTES = 128 << 10
-"""A connection's first bytes are carried in fine pieces: packet trains are among them."""
+"""A connection's first bytes are carried in fine pieces, if the road has a rate: packet trains that
+are to show it are among them."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -87,14 +88,15 @@ class Stream:
             except OSError:
                 await self._back.travel()
                 raise ConnectionWasReset from None
-            self._road.carried_bytes += len(piece)
-            self._held -= len(piece)
-            self._given.set()
+            self._count(len(piece))
+
+    @property
+    def _fine(self) -> bool:
+        return self._taken < FINE_BYTES and self._road.shape.bytes_per_s is not None
 
     @property
     def _piece_bytes(self) -> int:
-        fine = self._taken < FINE_BYTES
-        return self._road.fine_piece_bytes if fine else self._road.piece_bytes
+        return self._road.fine_piece_bytes if self._fine else self._road.piece_bytes
 
     @property
     def _most(self) -> int:
@@ -119,7 +121,27 @@ class Stream:
         return data
 
     async def _send(self, piece: bytes | None) -> None:
-        self._pieces.put_nowait((await self._road.send(len(piece or b"")), piece))
+        due = await self._road.send(len(piece or b""))
+        if piece and due <= self._loop.time() and not (piece := self._give_at_once(piece)):
+            return
+        self._pieces.put_nowait((due, piece))
+
+    def _give_at_once(self, piece: bytes) -> bytes:
+        """Give what has no way to go, if nothing is before it; returns what could not be given."""
+        if self._held > len(piece) or self._road.silent or self._back.silent:
+            return piece
+        try:
+            given = self._sink.send(piece)
+        except OSError:  # full, or an error that :meth:`give` will meet
+            return piece
+        self._unacknowledged = 0
+        self._count(given)
+        return piece[given:]
+
+    def _count(self, given: int) -> None:
+        self._road.carried_bytes += given
+        self._held -= given
+        self._given.set()
 
     async def _room(self) -> None:
         """Wait until one more piece may be held."""
@@ -135,7 +157,7 @@ class Stream:
     async def _gather(self) -> None:
         """Who writes many small pieces is given time to, or each of them would be carried alone."""
         wait = self._short_t + FINE_PIECE_S - self._loop.time()
-        if self._taken < FINE_BYTES and wait > 0:
+        if self._fine and wait > 0:
             await asyncio.sleep(wait)
 
     async def _acknowledge(self, size: int) -> None:
