@@ -38,7 +38,7 @@ test: ## lint, all tests against the built wheel, the benches once
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
 	$(call pytest,-m "not (alone or search)" --numprocesses=2 --dist=worksteal)
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=line search alone
+	$(MAKE) --no-print-directory --jobs=2 search alone
 
 # Beside real nodes, which mostly wait; it gets the processor only while none of them wants it.
 search:
