@@ -80,7 +80,7 @@ def _links(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
     rows = {uid: told.row for uid, told in gauges.items() if told.row.epoch == view.epoch}
     for hears, member in enumerate(view.members):
         row = rows.get(member.uid)
-        if row is None or len(row.rates) != len(view.members):
+        if row is None or row.links < len(view.members):
             continue
         for rank, other in enumerate(view.members):
             rate, trip = row.rates[rank], row.trips[rank]

@@ -17,7 +17,7 @@ from lightning_chaos.protocol.figures import MOST_MEMBERS, Figures
 from lightning_chaos.protocol.messages import LinkFigures, Status, decode, encode
 from lightning_chaos.protocol.readings import Reading, Trust
 from lightning_chaos.protocol.replanning import Replanning
-from lightning_chaos.protocol.scales import AGE, RATE, TRIP
+from lightning_chaos.protocol.scales import AGE, LOSS, MOST_STEPS, RATE, TRIP
 from lightning_chaos.protocol.timeouts import Timeouts
 from lightning_chaos.protocol.trips import Trips
 from lightning_chaos.protocol.values import Member, View
@@ -270,3 +270,9 @@ def test_who_goes_takes_its_links_along() -> None:
     figures.keep_only({"a/1", "b/1"})
     assert figures.graph(0.0, view("a", "b")) is not None
     assert graph_of(figures, ABC).links["a/1", "c/1"].confidence == 0
+
+
+def test_whatever_step_a_loss_is_told_as_a_graph_can_have_it() -> None:
+    for share in (0.0, 0.5, 1.0):
+        assert 0 <= LOSS.value(LOSS.step(share)) < 1
+    assert all(0 <= LOSS.value(step) < 1 for step in range(1, MOST_STEPS + 1))

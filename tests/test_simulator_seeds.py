@@ -17,10 +17,10 @@ import pytest
 from lightning_chaos.testing.simulator.shares import play
 
 BOUND_S = 900.0
-"""A machine with much else to do; a quiet one of two cores needs two minutes for the most."""
+"""A slow machine with much else to do; a quiet one of two cores needs two minutes for the most."""
 
 
-@pytest.mark.search
+@pytest.mark.alone  # it takes all cores
 @pytest.mark.timeout(BOUND_S)
 @pytest.mark.parametrize(
     ("kind", "runs", "most_events"),

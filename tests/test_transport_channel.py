@@ -130,7 +130,8 @@ def test_what_came_before_the_connection_broke_is_heard() -> None:
             channel.send(b"unread: closing now breaks the connection")
             far.close()
             assert await channel.receive() == b"last"
-            assert await channel.receive() is None
+            with pytest.raises(WireError, match="truncated"):
+                await channel.receive()
 
     asyncio.run(scene())
 

@@ -183,3 +183,18 @@ def test_a_train_takes_no_longer_than_it_may(mbit: float) -> None:
     length = bench.meter.ask_train()
     assert LEAST_TRAIN_BYTES <= length <= TRAIN_BYTES
     assert length <= max(LEAST_TRAIN_BYTES, 1.01 * mbit * MBIT * TRAIN_S)
+
+
+def test_a_link_on_which_a_train_takes_a_second_is_slow_and_not_too_fast_to_see() -> None:
+    bench = Bench()
+    bench.train(70e3)
+    assert bench.reading.bytes_per_s == pytest.approx(70e3, rel=0.05)
+    assert bench.reading.trust is Trust.TRAIN
+
+
+def test_a_link_that_has_become_very_slow_is_no_longer_believed_to_be_fast() -> None:
+    bench = Bench()
+    bench.transfer(80 * MBIT)
+    for rate in [80 * MBIT] * 3 + [50e3] * 3:
+        bench.train(rate)
+    assert bench.reading.bytes_per_s == pytest.approx(50e3, rel=0.1)

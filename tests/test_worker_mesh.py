@@ -270,3 +270,23 @@ def test_a_link_lost_just_before_its_leaver_s_view_is_told_while_a_round_needs_i
             assert a.told == []
 
     in_loop(scenario)
+
+
+def test_nothing_is_kept_of_who_has_died() -> None:
+    async def scenario() -> None:
+        async with owners("Aab") as (oldest, a, b):
+            left = view_of(2, [oldest, a])
+            for owner in (oldest, a, b):
+                owner.install(three(1, oldest, a, b))
+            await a.until_linked(oldest, b)
+            await b.until_linked(oldest, a)
+            assert a.mesh._links.known == {oldest.me.uid, b.me.uid}
+            b.unreachable = True
+            b.out_of_play = True
+            await b.mesh.aclose()
+            await a.until_linked(oldest)
+            a.install(left)
+            a.mesh.let_go(left)
+            assert a.mesh._links.known == {oldest.me.uid}
+
+    in_loop(scenario)

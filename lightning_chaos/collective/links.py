@@ -111,6 +111,11 @@ class DataLinks:
         end = self._ends.get(uid)
         return end is not None and end.link is not None and not end.link.closing
 
+    @property
+    def known(self) -> frozenset[Uid]:
+        """Of whom anything is kept: a link, frames for one, or what one has shown."""
+        return frozenset(self._ends)
+
     def drop(self, uids: Iterable[Uid]) -> None:
         """Close the links to these once what is queued for them is sent, within bounds.
 

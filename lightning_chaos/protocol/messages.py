@@ -213,6 +213,11 @@ class LinkFigures(Message, frozen=True, array_like=True, tag=True):
     card_mbit: Mbit = 0
     """Nominal speed of its network card, 0 if it is not known."""
 
+    @property
+    def links(self) -> int:
+        """Of so many members all figures are there, the sender's own place included."""
+        return min(map(len, (self.rates, self.trips, self.trusts, self.ages, self.losses)))
+
 
 class Gauges(Message, frozen=True, array_like=True, tag=True):
     """What the sender has measured itself, for visitors."""

@@ -15,6 +15,8 @@ from lightning_chaos.protocol.values import Uid, View
 COMES_BACK_TIMEOUTS = 2
 """In so many a link that works is dialled again: half a timeout between two calls, and one for a
 call that began before."""
+_MOST_TIMEOUTS = 4 * COMES_BACK_TIMEOUTS
+"""However many come back, and go again, one after the other."""
 
 
 class Reunion:
@@ -28,6 +30,8 @@ class Reunion:
         self._timeouts = timeouts
         self._since: float | None = None
         """When it lacked a quorum, or somebody came back, last; None if it never lacked one."""
+        self._back_at: float | None = None
+        """Since when it has a quorum again."""
         self._away: list[Uid] = []
         self.lacking = False
         """Those who can be asked are no quorum."""
@@ -40,7 +44,7 @@ class Reunion:
 
     def installed(self) -> None:
         """A view is installed: whoever it lacks is out."""
-        self._since, self.lacking = None, False
+        self._since, self._back_at, self.lacking = None, None, False
 
     def look(
         self,
@@ -68,5 +72,10 @@ class Reunion:
             self._since = now
         self._away = away
         if self.lacking or self._since is None or not away:
+            self._back_at = None
             return False
-        return now - self._since < COMES_BACK_TIMEOUTS * self._timeouts.longest_s
+        self._back_at = now if self._back_at is None else self._back_at
+        longest_s = self._timeouts.longest_s
+        if now - self._back_at >= _MOST_TIMEOUTS * longest_s:
+            return False
+        return now - self._since < COMES_BACK_TIMEOUTS * longest_s

@@ -22,6 +22,8 @@ class Scale:
     """What step 1 stands for, and whatever is less."""
     ratio: float
     """Of each step to the one before."""
+    most: float = math.inf
+    """What no step goes beyond."""
 
     def step(self, value: float, before: int = 0) -> int:
         """The step that a figure is told as.
@@ -37,14 +39,14 @@ class Scale:
 
     def value(self, step: int) -> float:
         """The figure that a step stands for."""
-        return self.unit * self.ratio ** (step - 1)
+        return min(self.unit * self.ratio ** (step - 1), self.most)
 
 
 RATE = Scale(1e3, 1.1)
 """Bytes/s."""
 TRIP = Scale(1e-5, 1.1)
 """Seconds."""
-LOSS = Scale(1e-4, 1.5)
+LOSS = Scale(1e-4, 1.5, most=0.99)
 """Shares of packets; step 1 is none, or next to none."""
 AGE = Scale(1.0, 2.0)
 """Seconds since something was measured."""

@@ -145,7 +145,7 @@ class Channel(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._finish(None)
+        self._finish(WireError("message truncated") if self._bytes else None)
         self._closed.set()
 
     def _split(self) -> WireError | None:

@@ -64,6 +64,8 @@ async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                 raise
     except TimeoutError:
         raise OSError(f"{address} did not answer within {timeout_s:g} s") from None
+    except (ValueError, OverflowError) as error:  # others may tell of any name and port
+        raise OSError(f"{address} is no address: {error}") from None
     return sock
 
 

@@ -1,6 +1,6 @@
 """What comes over one link: what transfers show, and trains when there are none.
 
-A train says little (:mod:`.train`), so three are needed, and what they say is their median.  Where
+A train says little (:mod:`.train`), so what they say is the median of the last three.  Where
 a transfer has shown the rate before, trains are first held against it: if they agree within
 :data:`AGREES`, they are believed from then on, confirm the rate, and tell when it has changed by
 more than that.  Where they do not (a token bucket lets a whole train pass at once, a receiver is
@@ -113,6 +113,10 @@ class LinkMeter:
         self._said_at = arrivals[-1].at
         if found is not None:
             said = _Said(found.bytes_per_s, at_least=False)
+        elif (lasted_s := self._said_at - arrivals[0].at) > TRAIN_S:
+            # So slow that next to nothing came while trains are looked at.
+            later = sum(arrival.bytes for arrival in arrivals[1:])
+            said = _Said(later / lasted_s, at_least=False)
         else:
             size = sum(arrival.bytes for arrival in arrivals)
             said = _Said(size / max(self._said_at - asked_at, 1e-6), at_least=True)

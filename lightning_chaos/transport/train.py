@@ -67,7 +67,8 @@ def rate_of_train(arrivals: Sequence[Arrival], rtt_s: float) -> RateEstimate | N
         rtt_s: round trip of the link, seconds; 0 if it is not known.
 
     Returns:
-        None if too little of it came with a spacing to be seen, as over links of 2 Gbit/s.
+        None if too little of it came with a spacing to be seen, as over links of 2 Gbit/s, or
+        within :data:`TRAIN_S` at all.
 
     Raises:
         ConfigError: a round trip that is negative or not finite.

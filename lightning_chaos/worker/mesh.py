@@ -184,7 +184,7 @@ class Mesh:
     def let_go(self, *views: View) -> None:
         """Close the links to whoever is neither in these views nor in the newest."""
         known = {m.uid for v in (*views, self._view) if v for m in (*v.members, *v.learners)}
-        self._drop(uid for uid in self._linked if uid not in known)
+        self._drop((self._linked | self._links.known) - known)
 
     def let_missing_go(self) -> None:
         """Close the links that no view says are there: the others work without them, too."""

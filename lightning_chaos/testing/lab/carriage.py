@@ -17,6 +17,8 @@ KERNEL_BYTES = 64 << 10
 # The kernel doubles what it is asked for.
 _BUFFERS = ((socket.SO_RCVBUF, KERNEL_BYTES // 2), (socket.SO_SNDBUF, KERNEL_BYTES // 2))
 _SLICE_S = 0.05
+_IN_A_ROW = 4
+"""Pieces that one stream gives before others have a turn."""
 FINE_BYTES = 128 << 10
 """A connection's first bytes are carried in fine pieces, if the road has a rate: packet trains that
 are to show it are among them."""
@@ -55,6 +57,7 @@ class Stream:
         self._given = asyncio.Event()
         self._unacknowledged = 0
         self._taken = 0
+        self._at_once = 0
         self._short_t = 0.0
         """When a read brought less than was asked for."""
 
@@ -123,6 +126,9 @@ class Stream:
     async def _send(self, piece: bytes | None) -> None:
         due = await self._road.send(len(piece or b""))
         if piece and due <= self._loop.time() and not (piece := self._give_at_once(piece)):
+            self._at_once += 1
+            if self._at_once % _IN_A_ROW == 0:
+                await asyncio.sleep(0)  # others' turn
             return
         self._pieces.put_nowait((due, piece))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
 import time
 
@@ -47,8 +46,6 @@ def main() -> int:
 
 
 def _play_all(kind: str, seeds: range) -> int:
-    # A search takes minutes to hours, and only the processor time that nobody else wants.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     begun, most = time.monotonic(), MOST_EVENTS.get(kind, sys.maxsize)
     events: list[int] = []
     longer = 0
