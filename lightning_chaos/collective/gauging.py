@@ -110,7 +110,7 @@ class Gauging:
             if uid in uids
             and end.link is not None
             and not end.queue
-            and min(end.meter.silent_s, now - end.asked_at) >= LINK_S
+            and min(end.meter.silent_s, now - end.asked_at) > LINK_S
         ]
         if not idle:
             return
