@@ -27,6 +27,13 @@ def test_who_may_come_back_soon_is_waited_for() -> None:
     assert not reunion.look(0.1 + COMES_BACK_TIMEOUTS + 0.1, FIVE, [D, E], [], [])
 
 
+def test_one_that_dies_has_not_come_back() -> None:
+    reunion = met()
+    assert reunion.look(0.1, FIVE, [D, E], [], [])
+    assert reunion.look(1.5, FIVE, [D, E], [], [D])
+    assert not reunion.look(0.1 + COMES_BACK_TIMEOUTS + 0.1, FIVE, [D, E], [], [D])
+
+
 def test_nobody_is_waited_for_who_cannot_come_back() -> None:
     assert not met().look(0.1, FIVE, [D, E], [], [D, E])
 

@@ -103,6 +103,22 @@ def test_what_a_listener_raises_ends_the_listening() -> None:
     asyncio.run(scene())
 
 
+def test_so_does_what_it_raises_after_the_connection_has_ended() -> None:
+    async def scene() -> None:
+        def take(_: bytes) -> None:
+            raise WireError("not understood")
+
+        async with channel_and_socket() as (channel, far):
+            far.send(framed(b"one"))
+            far.close()
+            async with asyncio.timeout(5.0):
+                await channel._over.wait()
+            with pytest.raises(WireError, match="not understood"):
+                await channel.listen(take)
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(
     ("rest", "problem"),
     [

@@ -67,10 +67,10 @@ class Reunion:
             return False
         can = [uid for uid in view.uids if uid not in lost or uid in asked]
         self.lacking = not may_commit(view.uids, can, dead)[0]
-        away = [uid for uid in lost if uid not in dead]
-        if self.lacking or (self._since is not None and len(away) < len(self._away)):
+        came_back = any(uid not in lost for uid in self._away)
+        if self.lacking or (self._since is not None and came_back):
             self._since = now
-        self._away = away
+        self._away = away = [uid for uid in lost if uid not in dead]
         if self.lacking or self._since is None or not away:
             self._back_at = None
             return False

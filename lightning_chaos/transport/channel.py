@@ -174,6 +174,7 @@ class Channel(asyncio.Protocol):
                 self._take(message)
             except Exception as error:
                 self._take = None
+                self._problem = self._problem or error  # also of what was heard before the end
                 self._finish(error)
 
     def _finish(self, problem: Exception | None) -> None:
