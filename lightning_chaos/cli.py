@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lightning_chaos import __version__
 from lightning_chaos.errors import ChaosError, ConfigError, JoinError
-from lightning_chaos.plan.command import plan
+from lightning_chaos.plan.command import plain_console, plan
 from lightning_chaos.storm.command import storm
 from lightning_chaos.testing.lab.commands import lab
 from lightning_chaos.transport.address import Address, parse_address
@@ -47,10 +47,15 @@ def main() -> None:
     help='Training script with Trainer(strategy="chaos"); our digits if not given.',
 )
 @click.option(
-    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report."
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the report there, as JSON.",
 )
 @click.option(
-    "--keep-logs", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and output."
+    "--keep-logs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the nodes' logs and output there; a new or empty one.",
 )
 @click.option(
     "--link-rate",
@@ -62,7 +67,8 @@ def main() -> None:
 @click.option(
     "--links",
     default="",
-    help="Mbit/s of the newcomer's link to each node, as 200,100,50 (relays).",
+    help="Mbit/s of the newcomer's link to each node, as 200,100,50; through relays, and then no "
+    "link is paced.",
 )
 @click.option("--replay", "replayed", is_flag=True, help="Then recompute it all in one process.")
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
@@ -147,7 +153,11 @@ def _the_run(_: click.Context, __: click.Parameter, run: str | None) -> str:
 
 
 _RUN = click.option(
-    "--run", envvar="CHAOS_RUN", callback=_the_run, help="Run id; the only one here if not given."
+    "--run",
+    envvar="CHAOS_RUN",
+    show_envvar=True,
+    callback=_the_run,
+    help="Run id; the only one here if not given.",
 )
 _PEER = click.option("--peer", help="host:port of a node; found on this machine if not given.")
 
@@ -165,12 +175,13 @@ def stop(run: str, peer: str | None) -> None:
 @_RUN
 @_PEER
 def status(run: str, peer: str | None) -> None:
-    """Show who is in a run, where it stands, how its machines do and what its links carry."""
+    """Show who is in a run, how its machines do, what its links carry."""
     from lightning_chaos.status import tables
 
     sight, gauges = asyncio.run(look_around(_addresses(run, peer), run))
+    console = plain_console()
     for table in tables(sight, gauges):
-        Console().print(table)
+        console.print(table)
 
 
 def _addresses(run: str, peer: str | None) -> list[Address]:

@@ -5,7 +5,8 @@ ChaosError
 │   └── AddressError        a peer address that is malformed, refused or not allowed
 ├── JoinError               the run did not take this node
 │   ├── FingerprintError    because its settings differ from the run's
-│   └── LineageError        because this node has the newer state
+│   ├── LineageError        because this node has the newer state
+│   └── PeerGone            because its own peer process has ended
 ├── RunFinished             the run this node looked for has ended already
 ├── WireError               a malformed, truncated or oversized message
 ├── StateError              training state that cannot be laid out or pulled

@@ -29,7 +29,8 @@ def _nodes(sight: Sight, gauges: Mapping[Uid, Gauges]) -> Table:
     view = sight.view
     table = Table(title=_title(sight), title_justify="left")
     for name in ("node", "is", "address"):
-        table.add_column(name)
+        # What is typed into the next command is never cut off.
+        table.add_column(name, no_wrap=True, overflow="fold")
     if view.missing:
         table.add_column("no link to")
     if gauges:

@@ -121,6 +121,27 @@ def test_status_shows_what_nodes_measure_of_their_machines_and_links() -> None:
     with_node(story)
 
 
+def test_status_cuts_no_address_off_where_the_output_is_no_terminal() -> None:
+    async def story(node: Node) -> None:
+        node.say(Measured({}, 0, Host(64, 25, 2 << 39, 2 << 38, 2_500_000_000, 125_000, 10_000)))
+        async with asyncio.timeout(8.0):
+            while "25 % of 64" not in (told := (await command("status", "--run", RUN)).output):
+                pass
+        assert f"│ {node.address} │" in told
+
+    with_node(story)
+
+
+def test_names_are_shown_as_they_are() -> None:
+    me = Member("[red]n1[/red] :smile:", 1, "127.0.0.1", 1)
+    view = View("r", 0, 1, (me,), (), 0, mesh_plan((me.uid,)))
+    console = cli.plain_console()
+    with console.capture() as said:
+        for table in tables(Sight(me, view, Status(1, 0)), {}):
+            console.print(table)
+    assert me.node in said.get()
+
+
 def test_links_are_shown_as_the_one_that_hears_has_measured_them() -> None:
     one, two = (Member(f"n{i}", 1, "127.0.0.1", i) for i in (1, 2))
     view = View("r", 0, 9, (one, two), (), 0, mesh_plan((one.uid, two.uid)))
@@ -233,18 +254,28 @@ def test_somebody_who_does_not_speak_the_protocol_is_one_line() -> None:
     asyncio.run(story())
 
 
-def test_the_demo_refuses_a_directory_with_older_logs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--keep-logs", "."), "holds the logs of an older run"),
+        (("--link-rate", "nan"), "give a rate, in Mbit/s"),
+    ],
+)
+def test_the_demo_refuses_what_cannot_work(
+    tmp_path: Path, words: tuple[str, str], why: str
+) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "n1.jsonl").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "lightning_chaos.cli", "demo", "--keep-logs", str(tmp_path)],
+        [sys.executable, "-m", "lightning_chaos.cli", "demo", *words],
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 2
-    assert "holds the logs of an older run" in done.stderr
+    assert why in done.stderr
 
 
 def test_the_version_is_the_packages() -> None:

@@ -31,6 +31,8 @@ BATCH = 5
 ROUND_S = 0.02
 KILL_ROUND, LEAVE_ROUND, LAST_ROUND = 8, 12, 18
 JOIN_ROUND = 4
+KILLED = "n1: its process is gone"
+"""Why a view comes in the middle of a round."""
 NODES = ("n1", "n2", "n3", "n4")
 
 
@@ -54,7 +56,14 @@ def event(t: float, node: str, name: str, **fields: Any) -> LogEvent:
     return LogEvent(t, node, name, fields)
 
 
-def view(t: float, node: str, epoch: int, round_: int, learners: tuple[str, ...] = ()) -> LogEvent:
+def view(
+    t: float,
+    node: str,
+    epoch: int,
+    round_: int,
+    learners: tuple[str, ...] = (),
+    reason: str = "planned",
+) -> LogEvent:
     members = members_of(round_)[1] if not learners else ["n1", "n2", "n3"]
     return event(
         t,
@@ -64,9 +73,9 @@ def view(t: float, node: str, epoch: int, round_: int, learners: tuple[str, ...]
         members=members,
         uids=[],
         learners=list(learners),
-        switch=round_,
-        reason="why",
-        ms=3.0,
+        switch=JOIN_ROUND if reason == KILLED else round_,
+        round=round_ if reason == KILLED else round_ - 1,
+        reason=reason,
     )
 
 
@@ -132,7 +141,9 @@ def faithful() -> list[LogEvent]:
         event(done, n, "hold", round=JOIN_ROUND, epoch=4, seconds=0.012, serving=["n4"])
         for n in NODES[:3]
     ]
-    events += [view(at(KILL_ROUND + 0.2), n, 6, KILL_ROUND) for n in ("n2", "n3", "n4")]
+    events += [
+        view(at(KILL_ROUND + 0.2), n, 6, KILL_ROUND, reason=KILLED) for n in ("n2", "n3", "n4")
+    ]
     events += [
         event(at(KILL_ROUND + 0.2), n, "freeze", epoch=6, seconds=0.004, reason="", redone=True)
         for n in ("n2", "n3", "n4")
@@ -397,7 +408,7 @@ def test_the_board_tells_the_story_and_can_be_drawn_after_every_event(tmp_path: 
     assert board.members == ["n2", "n4"]
     assert board.round == LAST_ROUND
     text = "\n".join(line for line in lines if line)
-    assert "view 6: n2 n3 n4, from round 8 (3 ms): why" in text
+    assert "view 6: n2 n3 n4, from round 8: n1: its process is gone" in text
     assert "n4 stood still" not in text
     assert "n1 stood still 0.01 s to serve n4" in text
     assert "from n1" in (tmp_path / "out").read_text()

@@ -111,10 +111,21 @@ def test_run_tells_of_faults_whose_time_never_came(tmp_path: Path) -> None:
     assert "some faults are left" in output
 
 
+def test_run_refuses_a_directory_with_older_logs(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "n1.jsonl").write_text("")
+    code, output = lab(
+        "run", "--relays", "--keep-logs", str(tmp_path), script(tmp_path, "raise SystemExit(9)")
+    )
+    assert code == 2
+    assert "holds the logs of an older run" in output
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (("--relays", "--loss", "1"), "loss and queues need namespaces"),
+        (("--relays", "--congestion", "reno"), "--congestion is for namespaces"),
         pytest.param(
             ("--faults", "[{at: {round: 1}, do: cut, a: n1, b: n2, how: reset}]"),
             "can be cut silently only",

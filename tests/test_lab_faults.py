@@ -84,6 +84,7 @@ def test_faults_happen_in_order_of_time_and_those_of_one_time_as_they_were_given
         ("- {at: {round: 5, seconds: 1}, do: heal}", "fault 1: .*one of the two"),
         ("- {do: heal}", "fault 1: .*one of the two"),
         ("- {at: {seconds: -1}, do: heal}", "from 0 on"),
+        ("- {at: {seconds: .nan}, do: heal}", "from 0 on"),
         ("- {at: {round: 1}, do: throttle, a: x, b: y, shape: {rate_mbit: -3}}", "rate_mbit=-3"),
         ("- {at: {round: 1}, do: heal}\n- {at: {seconds: 1}, do: heal}", "all of a schedule"),
         ("- {at: {round: 1}, do: join, node: x}\n- {at: {round: 2}, do: join, node: x}", "twice"),

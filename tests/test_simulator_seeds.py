@@ -14,6 +14,7 @@ import sys
 
 import pytest
 
+from lightning_chaos.testing.simulator.__main__ import main
 from lightning_chaos.testing.simulator.shares import play
 
 BOUND_S = 900.0
@@ -47,3 +48,14 @@ def test_seeds_are_shared_out_and_what_was_played_is_told() -> None:
     said, kept = play("short", 0, 5)
     assert kept
     assert sum(int(line.split()[0]) for line in said.splitlines()) == 5
+
+
+@pytest.mark.parametrize("seeds", ["x", ":", "1:2:3:4", "5:3", "0:9:0", "1:2:", "-5:"])
+def test_what_names_no_seeds_is_one_line(
+    seeds: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["simulator", "--", seeds])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("python -m ")

@@ -148,7 +148,9 @@ def test_a_script_that_cannot_run_is_one_error_with_its_last_words(
     [
         (["--minutes", "0.1"], "0.1 minutes are too short for a storm; take 1 or more"),
         (["--faults", "late.yaml"], "1 faults come after 300 s, when the storm is over"),
-        (["--faults", "alien.yaml"], "n9 does not run then"),
+        (["--minutes", "inf"], "a storm of inf minutes, a fault each 8 s: neither 0"),
+        (["--every", "nan"], "a fault each nan s"),
+        (["--faults", "alien.yaml"], "kill n9: n9 does not run then"),
         (["--rate", "5000"], "at most 1000 Mbit/s"),
         (["--out", "."], "holds an older storm; name another with --out DIR"),
     ],

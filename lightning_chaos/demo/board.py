@@ -129,11 +129,12 @@ class Board:
             self.rows[gone].state = "gone"
         self.epoch, self.members = event["epoch"], list(event["members"])
         learners = f", {', '.join(event['learners'])} learns" if event["learners"] else ""
-        took = f" ({event['ms']:.0f} ms)" if event.get("ms") is not None else ""
+        # One that nobody planned comes in the middle of a round, when its switch is long past.
+        begin = max(event["switch"], event["round"])
         return self.tell(
             event.t,
-            f"view {self.epoch}: {' '.join(self.members)}{learners}, from round "
-            f"{event['switch']}{took}: {event['reason']}",
+            f"view {self.epoch}: {' '.join(self.members)}{learners}, from round {begin}: "
+            f"{event['reason']}",
         )
 
     def render(self) -> RenderableType:

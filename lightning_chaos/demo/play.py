@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 import tempfile
@@ -96,8 +97,8 @@ def play(settings: Settings, console: Console) -> Report:
     """Run the demo and judge it.
 
     Raises:
-        ConfigError: the script does not exist, the log directory holds an older run, or the links
-            are not one for each node, or too fast for the relay.
+        ConfigError: the script does not exist, the log directory holds an older run, the rate is
+            no number, or the links are not one for each node, or too fast for the relay.
     """
     script = settings.script or our_script()
     if not script.is_file():
@@ -109,6 +110,8 @@ def play(settings: Settings, console: Console) -> Report:
             f"--links has {len(settings.links_mbit)} rates, and {settings.nodes} nodes start "
             "(--nodes): give one rate for each"
         )
+    if not math.isfinite(settings.link_rate_mbit):
+        raise ConfigError(f"--link-rate {settings.link_rate_mbit}: give a rate, in Mbit/s")
     with contextlib.ExitStack() as stack:
         relays = None
         if settings.links_mbit:

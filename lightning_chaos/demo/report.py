@@ -122,11 +122,6 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
                 failures += check_left(events, deed.node)
         if facts.replayed is not None and not facts.replayed.equal:
             failures.append(f"replay: {facts.replayed.said}")
-    notes = [] if found_accuracies else ["test accuracy is not checked: no metric named *acc*"]
-    if too_few_shards(found_pulls, facts.newcomer):
-        notes.append("the donors' shares are not checked: the state is too small to share it out")
-    if not any(d.kind == "leave" for d in facts.deeds):
-        notes.append("no polite leave was shown: too few members were left")
     return Report(
         passed=not failures,
         failures=failures,
@@ -139,9 +134,21 @@ def make_report(events: Sequence[LogEvent], facts: Facts) -> Report:
         digests=found_digests,
         epochs=epochs,
         accuracy=found_accuracies,
-        notes=notes,
+        notes=[] if facts.problem else _notes(found_accuracies, found_pulls, facts),
         replayed=facts.replayed,
     )
+
+
+def _notes(
+    found_accuracies: Mapping[str, object], found_pulls: Sequence[PullFacts], facts: Facts
+) -> list[str]:
+    """What a demo that came to its end has not checked, and why."""
+    notes = [] if found_accuracies else ["test accuracy is not checked: no metric named *acc*"]
+    if too_few_shards(found_pulls, facts.newcomer):
+        notes.append("the donors' shares are not checked: the state is too small to share it out")
+    if not any(d.kind == "leave" for d in facts.deeds):
+        notes.append("no polite leave was shown: too few members were left")
+    return notes
 
 
 def write_json(report: Report, path: Path) -> None:

@@ -39,9 +39,7 @@ def plan(cluster: Path, policy: str, exact: bool, plot: Path | None) -> None:
     CLUSTER: a YAML file with members, newcomers and links, as in examples/clusters.
     """
     told = read_cluster(cluster)
-    # Wide enough for every table where the output is no terminal; names are shown as they are.
-    width = None if Console().is_terminal else 120
-    console = Console(width=width, markup=False, emoji=False)
+    console = plain_console()
     scenes = {newcomer: told.scene(newcomer) for newcomer in told.newcomers}
     together = told.several() if len(scenes) > 1 else None
     bound_s = together.bound_s if together else tables.bound_s(scenes[told.newcomers[0]])
@@ -65,6 +63,12 @@ def plan(cluster: Path, policy: str, exact: bool, plot: Path | None) -> None:
         everybody = _listed(told)
         draw(f"{policy}: {everybody} has its state after {end_s:.3f} s", bars, bound_s, plot)
         console.print(f"chart: {plot}", soft_wrap=True)
+
+
+def plain_console() -> Console:
+    """Wide enough for every table where the output is no terminal; names are shown as they are."""
+    width = None if Console().is_terminal else 120
+    return Console(width=width, markup=False, emoji=False)
 
 
 def _listed(told: Cluster) -> str:

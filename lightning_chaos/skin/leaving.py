@@ -9,12 +9,18 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from typing_extensions import override
+
 log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class LeftRun(SystemExit):
     """This node has left the run as it was asked to; the script ends with exit code 0."""
+
+    @override
+    def __str__(self) -> str:
+        return "as it was asked to"
 
 
 class PoliteSignals:

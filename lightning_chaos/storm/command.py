@@ -28,7 +28,9 @@ REPORT = "report.html"
     show_default=True,
     help="How long the storm lasts.",
 )
-@click.option("--seed", type=int, default=7, show_default=True, help="Of the faults drawn.")
+@click.option(
+    "--seed", type=int, default=7, show_default=True, help="The faults are drawn from it."
+)
 @click.option(
     "--every",
     "every_s",
@@ -48,20 +50,20 @@ REPORT = "report.html"
 @click.option(
     "--faults",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML file with the faults, instead of drawn ones.",
+    help="YAML file with the faults, instead of drawn ones (docs/lab.md).",
 )
 @click.option("--rate", type=float, default=100.0, show_default=True, help="Mbit/s of each link.")
 @click.option("--delay", type=float, default=10.0, show_default=True, help="Milliseconds one way.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for report, logs and output  [default: storm-SEED]",
+    help="Directory for report, logs and output.  [default: storm-SEED, storm-FAULTS]",
 )
 @click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the figures.",
+    help="Also write the report's figures there.",
 )
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
 def storm(
@@ -78,7 +80,7 @@ def storm(
     json_path: Path | None,
     script_args: Sequence[str],
 ) -> None:
-    """Run a script under many faults and write a report of what they cost.
+    """Run a script under many faults; report what they cost.
 
     Nodes are killed, stopped, sent away and started; links are cut and throttled; then everything
     is healed and the run is asked to end.  Ctrl-C does so at once.  Arguments after -- go to the

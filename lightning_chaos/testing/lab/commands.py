@@ -10,17 +10,15 @@ from pathlib import Path
 
 import click
 
-_RATE = click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Mbit/s of each link, each way."
-)
+from lightning_chaos.errors import ConfigError
+
+CUBIC = "cubic"
 _DELAY = click.option(
     "--delay", type=click.FloatRange(min=0), default=10.0, show_default=True, help="One way, ms."
 )
 _CONGESTION = click.option(
     "--congestion",
-    default="cubic",
-    show_default=True,
-    help="How the hosts' TCP controls congestion: cubic, reno, bbr.",
+    help="How TCP between namespaces controls congestion: cubic (the default), reno, bbr.",
 )
 
 
@@ -37,13 +35,17 @@ def _terminable() -> Iterator[None]:
 @click.group()
 @click.pass_context
 def lab(ctx: click.Context) -> None:
-    """A network in one machine: hosts, the links between them, and faults."""
+    """A network in one machine: hosts, links and faults."""
     ctx.with_resource(_terminable())
 
 
 @lab.command()
-@click.option("--hosts", type=click.IntRange(2, 64), default=5, show_default=True)
-@_RATE
+@click.option(
+    "--hosts", type=click.IntRange(2, 64), default=5, show_default=True, help="How many there are."
+)
+@click.option(
+    "--rate", type=float, default=200.0, show_default=True, help="Mbit/s of each link, each way."
+)
 @_DELAY
 @_CONGESTION
 @click.option(
@@ -53,11 +55,17 @@ def lab(ctx: click.Context) -> None:
     show_default=True,
     help="All into the first host, or each to each.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=4.0, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=4.0,
+    show_default=True,
+    help="How long each rate is measured.",
+)
 def calibrate(
-    hosts: int, rate: float | None, delay: float, congestion: str, pattern: str, seconds: float
+    hosts: int, rate: float, delay: float, congestion: str | None, pattern: str, seconds: float
 ) -> None:
-    """Measure what links between namespaces carry, beside what they were told to (root).
+    """Measure links between namespaces beside what they were told (root).
 
     Exit code 1: a link is off by more than 5 %.
     """
@@ -65,11 +73,11 @@ def calibrate(
     from lightning_chaos.testing.lab.wan import calibration
     from lightning_chaos.testing.lab.wan.namespaces import Namespaces
 
-    shape = Shape(rate_mbit=200.0 if rate is None else rate, delay_ms=delay)
+    shape = Shape(rate_mbit=rate, delay_ms=delay)
     nodes = [f"n{number}" for number in range(1, hosts + 1)]
     into_one = pattern == "into-one"
     pairs = calibration.into(nodes[0], nodes) if into_one else calibration.mesh(nodes)
-    with Namespaces(hosts, congestion=congestion) as network:
+    with Namespaces(hosts, congestion=congestion or CUBIC) as network:
         network.shape(shape)
         found = calibration.calibrate(network, pairs, seconds=seconds)
     click.echo("\n".join(found.lines()))
@@ -77,20 +85,32 @@ def calibrate(
 
 
 @lab.command()
-@click.option("--hosts", type=click.IntRange(1, 64), default=3, show_default=True)
-@_RATE
+@click.option(
+    "--hosts", type=click.IntRange(1, 64), default=3, show_default=True, help="Nodes at the start."
+)
+@click.option("--rate", type=float, help="Mbit/s of each link, each way; no limit if not given.")
 @_DELAY
-@click.option("--jitter", type=float, default=0.0, help="The delay varies so much, ± ms.")
-@click.option("--loss", type=float, default=0.0, help="Packets of 100 lost; not with --relays.")
+@click.option(
+    "--jitter", type=float, default=0.0, show_default=True, help="The delay varies so much, ± ms."
+)
+@click.option(
+    "--loss",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Packets of 100 lost; not with --relays.",
+)
 @_CONGESTION
 @click.option("--relays", is_flag=True, help="Relays instead of namespaces: without root.")
 @click.option(
     "--faults",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A schedule in YAML, see docs/lab.md.",
+    help="A schedule in YAML (docs/lab.md).",
 )
 @click.option(
-    "--keep-logs", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and output."
+    "--keep-logs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the nodes' logs and output there; a new or empty one.",
 )
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("script_args", nargs=-1, type=click.UNPROCESSED)
@@ -100,21 +120,24 @@ def run(
     delay: float,
     jitter: float,
     loss: float,
-    congestion: str,
+    congestion: str | None,
     relays: bool,
     faults: Path | None,
     keep_logs: Path | None,
     script: Path,
     script_args: Sequence[str],
 ) -> None:
-    """Run SCRIPT once per host, with faults; arguments after -- go to it.
+    """Run SCRIPT once per host, with faults.
 
-    Nodes are n1, n2, ...  Exit code 1: a node that nobody killed failed, or faults were left.
+    Arguments after -- go to it.  Nodes are n1, n2, ...  Exit code 1: a node that nobody killed
+    failed, or faults were left.
     """
     from lightning_chaos.testing.lab.conditions import Shape
     from lightning_chaos.testing.lab.faults import Schedule
     from lightning_chaos.testing.lab.session import NO_FAULTS, Plan, perform
 
+    if relays and congestion:
+        raise ConfigError("--congestion is for namespaces: relays dial as this machine does")
     plan = Plan(
         script,
         script_args,
@@ -122,7 +145,7 @@ def run(
         shape=Shape(rate_mbit=rate, delay_ms=delay, jitter_ms=jitter, loss_percent=loss),
         schedule=Schedule.read(faults) if faults else NO_FAULTS,
         relays=relays,
-        congestion=congestion,
+        congestion=congestion or CUBIC,
         directory=keep_logs,
     )
     sys.exit(0 if perform(plan, click.echo) else 1)

@@ -56,7 +56,7 @@ class Shape(msgspec.Struct, frozen=True):
         if not (0 <= self.jitter_ms <= self.delay_ms and math.isfinite(self.delay_ms)):
             raise ConfigError(
                 f"delay_ms={self.delay_ms:g}, jitter_ms={self.jitter_ms:g}: a delay is finite, "
-                "and the jitter at most as big as it"
+                "and the jitter not negative and at most as big as it"
             )
         queue = self.queue_kib
         if not 0 <= self.loss_percent <= 100 or (queue is not None and not 4 <= queue <= 1 << 20):

@@ -15,6 +15,7 @@ In YAML the same, read by :meth:`Schedule.read`::
 from __future__ import annotations
 
 import enum
+import math
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class At(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.round is None) == (self.seconds is None) or self.place < 0:
+        if (self.round is None) == (self.seconds is None) or not 0 <= self.place < math.inf:
             raise ConfigError(
                 f"at round={self.round}, seconds={self.seconds}: give one of the two, from 0 on"
             )

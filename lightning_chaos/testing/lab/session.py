@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_chaos.errors import ConfigError
 from lightning_chaos.testing.cluster import POLL_S, LocalCluster
 from lightning_chaos.testing.lab.conditions import FREE, Shape
 from lightning_chaos.testing.lab.director import Director
@@ -55,8 +56,11 @@ def perform(plan: Plan, tell: Callable[[str], None], launcher: Launcher | None =
         Whether all faults were carried out, and all nodes but those killed ended well.
 
     Raises:
-        ConfigError: the machine or the kind of network cannot do what is asked.
+        ConfigError: the machine or the kind of network cannot do what is asked, or the directory
+            holds an older run.
     """
+    if plan.directory and any((plan.directory / "logs").glob("*.jsonl")):
+        raise ConfigError(f"{plan.directory} holds the logs of an older run; take another")
     verdict = survivable(plan.schedule, plan.nodes, one_host=plan.relays)
     if not verdict.survives:
         tell(f"the run need not survive this: {verdict.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -53,12 +54,17 @@ def storm(
         shape: what links are like that are not throttled.
 
     Raises:
-        ConfigError: an unknown kind, or fewer than two nodes.
+        ConfigError: an unknown kind, fewer than two nodes, or a time that is none.
     """
     if unknown := weights.keys() - WEIGHTS.keys():
         raise ConfigError(f"weights={sorted(unknown)}: kinds are {', '.join(WEIGHTS)}")
     if len(nodes) < 2:
         raise ConfigError(f"a storm needs at least two nodes, not {len(nodes)}")
+    if not (0 < minutes < math.inf and 0 < every_s < math.inf):
+        raise ConfigError(
+            f"a storm of {minutes:g} minutes, a fault each {every_s:g} s: neither 0, "
+            "nor without end"
+        )
     painter = _Painter(random.Random(seed), list(nodes), most_ended, least_nodes, weights, shape)
     t = every_s
     while t < minutes * 60 - _QUIET_S - 6.0:

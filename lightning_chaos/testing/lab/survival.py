@@ -178,7 +178,8 @@ class _Model:
                     raise ConfigError(f"{node} cannot join: it runs already; take a new name")
             case Kill(node) | Stop(node) | Cont(node) | Leave(node):
                 if node not in self.running:
-                    raise ConfigError(f"{deed}: {node} does not run then")
+                    what = type(deed).__name__.lower()
+                    raise ConfigError(f"{what} {node}: {node} does not run then")
             case _:
                 pass
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 import time
 
@@ -31,8 +32,12 @@ def main() -> int:
         description=__doc__.partition("\n")[2] if __doc__ else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("seeds", type=_seeds, metavar="SEED | FIRST:LAST[:STEP] | FIRST:")
-    parser.add_argument("--draw", choices=DRAWS, default="life", help="kind of cases")
+    parser.add_argument(
+        "seeds", type=_seeds, metavar="SEEDS", help="SEED, FIRST:LAST, FIRST:LAST:STEP or FIRST:"
+    )
+    parser.add_argument(
+        "--draw", choices=DRAWS, default="life", help="kind of cases (default: life)"
+    )
     options = parser.parse_args()
     match options.seeds:
         case [int(seed)]:
@@ -84,8 +89,14 @@ def _go_on(first: int) -> int:
 
 
 def _seeds(text: str) -> list[int | None]:
-    """``17`` or ``0:2000`` or ``0:2000:2`` or ``17:``."""
-    return [int(part) if part else None for part in text.split(":")]
+    """``17`` or ``0:2000`` or ``0:2000:2`` or ``17:``; none is negative."""
+    found = re.fullmatch(r"(\d+)(:|:\d+(:[1-9]\d*)?)?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write 17, 0:2000, 0:2000:2 or 17:")
+    given = [int(part) for part in text.split(":") if part]
+    if len(given) > 1 and not range(*given):
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no seed from the first to the last")
+    return [*given, None] if text.endswith(":") else [*given]
 
 
 if __name__ == "__main__":
