@@ -70,9 +70,17 @@ def member(members: int, meet: str, sizes: list[int], repeat: int) -> None:
 def main() -> None:
     """Measure and print; see the module."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--repeat", type=int, default=21)
-    options.add_argument("--megabytes", type=int, nargs="+", default=[1, 10, 100])
-    options.add_argument("--counts", type=int, nargs="+", default=[2, 4], help="members")
+    options.add_argument("--repeat", type=int, default=21, help="times each (default: %(default)s)")
+    options.add_argument(
+        "--megabytes",
+        type=int,
+        nargs="+",
+        default=[1, 10, 100],
+        help="vectors (default: %(default)s)",
+    )
+    options.add_argument(
+        "--counts", type=int, nargs="+", default=[2, 4], help="members (default: %(default)s)"
+    )
     asked = options.parse_args()
     sizes = [mb * 1_000_000 for mb in asked.megabytes]
     if asked.members:

@@ -195,7 +195,9 @@ def train(directory: Path, repeat: int) -> Training:
 def main() -> None:
     """Measure and print; see the module."""
     arguments_of = parser(__doc__.splitlines()[0])
-    arguments_of.add_argument("--repeat", type=int, default=15)
+    arguments_of.add_argument(
+        "--repeat", type=int, default=15, help="times each (default: %(default)s)"
+    )
     arguments = arguments_of.parse_args()
     repeat = 1 if arguments.smoke else arguments.repeat
     with tempfile.TemporaryDirectory() as directory:

@@ -130,10 +130,20 @@ def member(rate_bytes_per_s: float, layers: int, layer_s: float, repeat: int) ->
 def main() -> None:
     """Measure and print; see the module."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--repeat", type=int, default=15)
-    options.add_argument("--layers", type=int, default=8)
-    options.add_argument("--layer-ms", type=float, default=15.0, help="timer in each layer")
-    options.add_argument("--rates", type=float, nargs="+", default=[1000, 2000, 4000])
+    options.add_argument("--repeat", type=int, default=15, help="times each (default: %(default)s)")
+    options.add_argument(
+        "--layers", type=int, default=8, help="of the model (default: %(default)s)"
+    )
+    options.add_argument(
+        "--layer-ms", type=float, default=15.0, help="timer in each layer (default: %(default)s)"
+    )
+    options.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[1000, 2000, 4000],
+        help="Mbit/s of the link (default: %(default)s)",
+    )
     asked = options.parse_args()
     if asked.members:
         rate = asked.rates[0] * 1e6 / 8

@@ -66,7 +66,9 @@ def row(donors: list[DonorLink], shards: int, repeat: int) -> str:
 def main() -> None:
     """Measure and print; see the module."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--repeat", type=int, default=200)
+    options.add_argument(
+        "--repeat", type=int, default=200, help="times each (default: %(default)s)"
+    )
     asked = options.parse_args()
     repeat = 2 if asked.smoke else asked.repeat
     sizes = SIZES[:1] if asked.smoke else SIZES

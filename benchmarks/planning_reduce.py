@@ -93,7 +93,9 @@ def timing(count: int, kind: str, times: int) -> str:
 def main() -> None:
     """Measure and print; see the module."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--graphs", type=int, default=1000)
+    options.add_argument(
+        "--graphs", type=int, default=1000, help="how many are drawn (default: %(default)s)"
+    )
     asked = options.parse_args()
     count, sizes, times = (asked.graphs, (4, 16, 32, 128), 20)
     if asked.smoke:

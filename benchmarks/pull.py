@@ -173,10 +173,18 @@ def shape(network: Network, rtt_ms: float) -> None:
 def main() -> None:
     """Measure and print; see the module."""
     arguments_of = parser(__doc__.splitlines()[0])
-    arguments_of.add_argument("--repeat", type=int, default=5, help="times each")
-    arguments_of.add_argument("--mb", type=int, default=64, help="size of the state, MB")
     arguments_of.add_argument(
-        "--rtt-ms", type=float, nargs="+", default=[20, 100], help="each once"
+        "--repeat", type=int, default=5, help="times each (default: %(default)s)"
+    )
+    arguments_of.add_argument(
+        "--mb", type=int, default=64, help="size of the state, MB (default: %(default)s)"
+    )
+    arguments_of.add_argument(
+        "--rtt-ms",
+        type=float,
+        nargs="+",
+        default=[20, 100],
+        help="each once (default: %(default)s)",
     )
     arguments = arguments_of.parse_args()
     repeat, total = (1, 4_000_000) if arguments.smoke else (arguments.repeat, arguments.mb * 10**6)

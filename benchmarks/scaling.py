@@ -148,7 +148,13 @@ def table(event: str, costs: Sequence[Cost]) -> str:
 
 def main() -> None:
     parser = common.parser(__doc__ or "")
-    parser.add_argument("--members", type=int, nargs="+", default=MEMBERS, help="cluster sizes")
+    parser.add_argument(
+        "--members",
+        type=int,
+        nargs="+",
+        default=MEMBERS,
+        help="cluster sizes (default: %(default)s)",
+    )
     options = parser.parse_args()
     sizes = SMOKE if options.smoke else options.members
     parts = [

@@ -116,7 +116,9 @@ def row(case: str, events: list[LogEvent]) -> str:
 def main() -> None:
     """Measure and print; see the module."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--rounds", type=int, default=30)
+    options.add_argument(
+        "--rounds", type=int, default=30, help="of each policy (default: %(default)s)"
+    )
     options.add_argument("--member", default="", help=argparse.SUPPRESS)
     asked = options.parse_args()
     if asked.member:

@@ -43,7 +43,9 @@ async def soak(changes: int, directory: Path) -> list[tuple[int, int, int]]:
 def main() -> None:
     """Measure and print; exit code 1 if the memory grows too fast."""
     arguments_of = parser(__doc__.splitlines()[0])
-    arguments_of.add_argument("--changes", type=int, default=2000)
+    arguments_of.add_argument(
+        "--changes", type=int, default=2000, help="of the view (default: %(default)s)"
+    )
     arguments = arguments_of.parse_args()
     changes = 60 if arguments.smoke else arguments.changes
     with tempfile.TemporaryDirectory() as directory:

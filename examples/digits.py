@@ -75,14 +75,18 @@ def digits() -> tuple[TensorDataset, TensorDataset]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train on digits, alone or together.")
-    parser.add_argument("--max-epochs", type=int, default=100)
-    parser.add_argument("--max-steps", type=int, default=-1)
-    parser.add_argument("--batch-size", type=int, default=32, help="samples per node and round")
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--checkpoint-epochs", type=int, default=2, help="0: no checkpoints")
-    parser.add_argument("--padding-mb", type=int, default=0, help="MiB of frozen ballast")
-    parser.add_argument("--out-dir", default="out")
+    parser = argparse.ArgumentParser(
+        description="Train on digits, alone or together.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--max-epochs", type=int, default=100, help="passes, counted for all nodes together")
+    add("--max-steps", type=int, default=-1, help="rounds, -1 for no limit")
+    add("--batch-size", type=int, default=32, help="samples per node and round")
+    add("--lr", type=float, default=3e-3, help="learning rate of AdamW")
+    add("--checkpoint-epochs", type=int, default=2, help="epochs between two, 0 for none")
+    add("--padding-mb", type=int, default=0, help="MiB of frozen ballast")
+    add("--out-dir", default="out", help="where metrics and checkpoints go")
     args = parser.parse_args()
 
     pl.seed_everything(7)
