@@ -83,10 +83,10 @@ class ShardPullHooks:
             ],
         )
         log.info(
-            "joined round %d: pulled %.1f MB from %d donors in %.2f s",
+            "joined round %d: pulled %.1f MB from %s in %.2f s",
             pulled.manifest.round,
             sum(share.bytes for share in pulled.donors) / 1e6,
-            sum(share.bytes > 0 for share in pulled.donors),
+            ", ".join(share.name for share in pulled.donors if share.bytes) or "nobody",
             pulled.seconds,
         )
 
