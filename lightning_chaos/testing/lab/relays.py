@@ -35,7 +35,7 @@ class Relays(Network):
     def __init__(self, seed: int = 0) -> None:
         self._doors: dict[str, socket.socket] = {}
         with open_door(HOST, 0) as door:
-            # What is connected has its buffers of the door; the kernel doubles what it is asked for.
+            # Connections have the door's buffers; the kernel doubles what it is asked for.
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 door.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES // 2)
             self.address = Address(HOST, door.getsockname()[1])
@@ -74,8 +74,8 @@ class Relays(Network):
     def shape_one_way(self, shape: Shape, source: str, target: str) -> None:
         """From ``source`` to ``target`` links are like this from now on."""
         self.check(shape)
-        rate, delay_ns, jitter_ns = shape.bytes_per_s or 0, shape.delay_ms * 1e6, shape.jitter_ms * 1e6
-        figures = f"{rate:.3f}", f"{delay_ns:.0f}", f"{jitter_ns:.0f}"
+        times_ns = (f"{ms * 1e6:.0f}" for ms in (shape.delay_ms, shape.jitter_ms))
+        figures = f"{shape.bytes_per_s or 0:.3f}", *times_ns
         self._process.obey(["\t".join(("shape", source, target, *figures))])
 
     @override
