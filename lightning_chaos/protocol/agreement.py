@@ -18,7 +18,7 @@ from lightning_chaos.protocol.messages import (
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.survey import Survey
-from lightning_chaos.protocol.values import Ballot, Member, Uid, View
+from lightning_chaos.protocol.values import Ballot, Uid, View
 
 
 class Agreement:
@@ -190,10 +190,13 @@ class Agreement:
         if view is None:
             return
         speaks: dict[Uid, float] = {}
+        newest: dict[str, int] = {}
+        for member in standing.linked.values():
+            newest[member.node] = max(member.incarnation, newest.get(member.node, 0))
         for old in (*view.members, *view.learners):
             if old.uid == standing.me.uid or old.uid in standing.linked:
                 continue
-            if any(_is_newer(member, old) for member in standing.linked.values()):
+            if newest.get(old.node, 0) > old.incarnation:
                 since = speaks[old.uid] = self._speaks.get(old.uid, standing.now)
                 if standing.now - since > standing.timeout_s:
                     standing.evidence.declare_dead(old.uid, "a newer incarnation of it speaks")
@@ -272,10 +275,6 @@ class Agreement:
                 if isinstance(message, Refuse):
                     standing.out.append(Hangup(to, message.reason))
         return self.lead.proposer.waiting
-
-
-def _is_newer(member: Member, old: Member) -> bool:
-    return member.node == old.node and member.incarnation > old.incarnation
 
 
 def _names(view: View) -> str:

@@ -75,7 +75,7 @@ class Lead:
         apart, elsewhere = evidence.lost(now, view.seated, view.missing), islands.elsewhere(view)
         lost = {**apart, **proposer.expelled, **elsewhere}
         self.drafts.linkage.watch(now, view, evidence)
-        cut = self.drafts.linkage.cut(now, view, evidence)
+        cut = self.drafts.linkage.cut(now, view, lost, evidence)
         urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
         if not urgent:
             self._need_since = None
@@ -181,7 +181,6 @@ class Lead:
             return True
         if proposal.planned:
             # A link that it takes back may have been lost again.
-            counted_on = evidence.confirmed(now, new.seated) - set(new.missing)
-            return bool(urgent or counted_on)
+            return bool(urgent or evidence.confirmed(now, new.seated) - set(new.missing))
         wanted = self.drafts.left(view, lost, cut, {m.uid for m in new.learners}, evidence)
         return (new.members, new.learners, new.missing) != wanted
