@@ -146,6 +146,7 @@ class Evidence:
     def keep_only(self, uids: Collection[Uid]) -> None:
         """Forget what concerns incarnations that are no longer in the view."""
         known = set(uids)
+        self._broken = {u: r for u, r in self._broken.items() if u in known}
         self._no_data = {u: r for u, r in self._no_data.items() if u in known}
         self._complaints = {u: r for u, r in self._complaints.items() if u in known}
         self._alive_at = {u: at for u, at in self._alive_at.items() if u in known}
