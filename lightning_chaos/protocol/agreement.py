@@ -9,6 +9,7 @@ from lightning_chaos.protocol.messages import (
     Ack,
     AskCommit,
     Commit,
+    LastWord,
     Nack,
     Prepare,
     Refuse,
@@ -189,7 +190,7 @@ class Agreement:
         standing, view = self._standing, self._standing.view
         if view is None:
             return
-        speaks: dict[Uid, float] = {}
+        speaks, dead = dict[Uid, float](), standing.evidence.dead
         newest: dict[str, int] = {}
         for member in standing.linked.values():
             newest[member.node] = max(member.incarnation, newest.get(member.node, 0))
@@ -198,8 +199,11 @@ class Agreement:
                 continue
             if newest.get(old.node, 0) > old.incarnation:
                 since = speaks[old.uid] = self._speaks.get(old.uid, standing.now)
-                if standing.now - since > standing.timeout_s:
-                    standing.evidence.declare_dead(old.uid, "a newer incarnation of it speaks")
+                if standing.now - since > standing.timeout_s and old.uid not in dead:
+                    reason = "a newer incarnation of it speaks"
+                    standing.evidence.declare_dead(old.uid, reason)
+                    # Those who wait for it may have no link to where it is now.
+                    standing.send_all(LastWord(old.uid, reason))
         self._speaks = speaks
 
     # ---- leading ---------------------------------------------------------------------------
