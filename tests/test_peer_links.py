@@ -448,3 +448,23 @@ def test_a_link_that_is_lost_the_moment_its_dialling_ends_is_dialled_again() -> 
                 await asyncio.sleep(0.005)
 
     asyncio.run(asyncio.wait_for(scene(), 5.0))
+
+
+def test_a_neighbour_that_reads_nothing_is_let_go() -> None:
+    """A visitor that was stopped (Ctrl-Z) would be kept heartbeats for, for as long as it is."""
+
+    async def scene() -> None:
+        async with peers("a") as (a,), stranger(a) as channel:
+            visitor = Member("visitor", 1, "127.0.0.1", 0)
+            channel.send(encode(Hello(PROTOCOL_VERSION, "r", visitor)))
+            await until(lambda: a.events == [Linked(visitor)])
+            channel._transport.pause_reading()
+            heartbeat = Status(1, 1, waiting="x" * 50_000)
+            for _ in range(2000):
+                a.links.send(visitor.uid, heartbeat)
+                await asyncio.sleep(0)
+                if a.unlinked:
+                    return
+            raise AssertionError("it is kept")
+
+    asyncio.run(scene())

@@ -34,6 +34,8 @@ _MOST_PATIENCE = 4
 """A member that was never reached is given up to so many timeouts to answer."""
 _MOST_UNSENT = 64
 """So many messages, the latest, wait for a link that is being dialled again."""
+_MOST_QUEUED_BYTES = 16 << 20
+"""Who lets so much wait does not read, though its machine answers: stopped, perhaps."""
 _logger = logging.getLogger(__name__)
 
 
@@ -117,6 +119,8 @@ class Links:
         with that; what only says where this peer stands at present does not.
         """
         for connection in self._open.get(to, ()):
+            if connection.channel.queued_bytes > _MOST_QUEUED_BYTES:
+                connection.channel.abort()
             if not connection.channel.closing:
                 connection.channel.send(encode(message))
                 return
