@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 
@@ -423,5 +423,50 @@ def test_what_could_not_be_sent_comes_back_with_the_news_that_the_link_is_lost()
             a.links.send(b.me.uid, Status(1, 1))
             await until(lambda: len(a.unlinked) == 1)
             assert a.unlinked[0].unsent == (StopRequest("meanwhile"),)
+
+    asyncio.run(scene())
+
+
+def test_a_link_that_is_lost_the_moment_its_dialling_ends_is_dialled_again() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            spawn, lost = a.links._spawn, asyncio.Event()
+
+            def spawn_and_lose(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+                task = spawn(work)
+                if not lost.is_set() and b.me.uid not in a.links.up:
+                    task.add_done_callback(lambda _: lose())
+                return task
+
+            def lose() -> None:
+                lost.set()
+                a.links.redial(b.me.uid, "silent")
+
+            a.links._spawn = spawn_and_lose
+            a.links.connect(b.me)
+            await lost.wait()
+            while not b.heard:
+                a.links.send(b.me.uid, StopRequest("again"))
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(scene(), 5.0))
+
+
+def test_a_neighbour_that_reads_nothing_is_let_go() -> None:
+    """A visitor that was stopped (Ctrl-Z) would be kept heartbeats for, for as long as it is."""
+
+    async def scene() -> None:
+        async with peers("a") as (a,), stranger(a) as channel:
+            visitor = Member("visitor", 1, "127.0.0.1", 0)
+            channel.send(encode(Hello(PROTOCOL_VERSION, "r", visitor)))
+            await until(lambda: a.events == [Linked(visitor)])
+            channel._transport.pause_reading()
+            heartbeat = Status(1, 1, waiting="x" * 50_000)
+            for _ in range(2000):
+                a.links.send(visitor.uid, heartbeat)
+                await asyncio.sleep(0)
+                if a.unlinked:
+                    return
+            raise AssertionError("it is kept")
 
     asyncio.run(scene())

@@ -247,12 +247,13 @@ class Driver:
             self._ward.check(now, self._membership.timeouts.least_s, needed=needed)
             self._check_housemates()
             self._feed(Tick(now - due if now - due > tick_s else 0.0))
-            self._housemates.keep_only(lambda uid: uid in self._links.up or self._in_view(uid))
 
     def _check_housemates(self) -> None:
         """Tell of unlinked peers of this machine whose process is gone."""
         for uid in self._housemates.gone():
             self._feed(ProcessGone(uid))
+        up = self._links.up
+        self._housemates.keep_only(lambda uid: uid in up or self._in_view(uid))
 
 
 def _is_log(action: Action) -> bool:

@@ -29,6 +29,8 @@ _MOST_PATIENCE = 4
 """A member that was never reached is given up to so many timeouts to answer."""
 _MOST_UNSENT = 64
 """So many messages, the latest, wait for a link that is being dialled again."""
+_MOST_QUEUED_BYTES = 16 << 20
+"""Who lets so much wait does not read, though its machine answers: stopped, perhaps."""
 _logger = logging.getLogger(__name__)
 
 
@@ -93,6 +95,8 @@ class Links:
         with that; what only says where this peer stands at present does not.
         """
         for connection in self._open.get(to, ()):
+            if connection.channel.queued_bytes > _MOST_QUEUED_BYTES:
+                connection.channel.abort()
             if not connection.channel.closing:
                 connection.channel.send(encode(message))
                 return
@@ -204,15 +208,18 @@ class Links:
     # ---- dialling --------------------------------------------------------------------------
 
     def _dial_soon(self, member: Member, bound_s: float, reason: str, *, retry: bool) -> None:
-        task = self._start(self._hold(member, bound_s, reason, retry))
-        self._dialling[member.uid] = task
-        task.add_done_callback(lambda done: self._end_dialling(member.uid, done))
-
-    def _end_dialling(self, uid: Uid, task: asyncio.Task[None]) -> None:
-        if self._dialling.get(uid) is task:
-            del self._dialling[uid]
+        hold = self._hold(member, bound_s, reason, retry)
+        self._dialling[member.uid] = self._start(hold)
 
     async def _hold(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
+        try:
+            await self._dial_on(member, bound_s, reason, retry)
+        finally:
+            # At once, and not when the task is over: a link may be lost before that.
+            if self._dialling.get(member.uid) is asyncio.current_task():
+                del self._dialling[member.uid]
+
+    async def _dial_on(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
         """Dial until linked; past the bound say that it is not, and go on while it is in view."""
         why = await self._dial_until(member, bound_s, retry)
         if why is None:
@@ -250,11 +257,12 @@ class Links:
         """Dial, but wait no longer than its process lives if this machine can tell."""
         address = Address(member.host, member.port)
         attempt = asyncio.ensure_future(self.meet(address, bound_s))
+        poll_s = _GONE_POLL_S if member.machine == self._me.machine else None
         try:
             while not attempt.done():
                 if _is_gone(member, self._me):
                     return "its process is gone"
-                await asyncio.wait({attempt}, timeout=_GONE_POLL_S)
+                await asyncio.wait({attempt}, timeout=poll_s)
             found = attempt.result()
             return f"{address} is now {found.uid}"
         except AddressError as error:
