@@ -72,6 +72,23 @@ def test_on_a_long_way_the_same_transfer_is_a_lower_bound_only() -> None:
     assert bench.reading.trust is Trust.MEASURED
 
 
+def test_where_transfers_are_never_long_enough_a_train_is_due_all_the_same() -> None:
+    bench = Bench(rtt_s=0.2)
+    for _ in range(30):
+        bench.transfer(50 * MBIT, seconds=0.1)
+        bench.now += 1.0
+    assert bench.reading.trust is Trust.AT_LEAST
+    assert bench.meter.silent_s > 30
+    bench.train(80 * MBIT)
+    bench.transfer(50 * MBIT, seconds=0.1)
+    assert bench.reading.trust is Trust.TRAIN
+    assert bench.reading.bytes_per_s == pytest.approx(80 * MBIT)
+    assert bench.meter.silent_s < 1
+    bench.transfer(50 * MBIT, seconds=8.0)
+    assert bench.reading.trust is Trust.MEASURED
+    assert bench.meter.silent_s < 1
+
+
 def test_without_a_transfer_trains_are_a_guess() -> None:
     bench = Bench()
     bench.train(50 * MBIT)

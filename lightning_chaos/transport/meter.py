@@ -132,8 +132,11 @@ class LinkMeter:
 
     @property
     def silent_s(self) -> float:
-        """Since anything came that tells the rate, seconds; infinite if nothing has."""
-        transfer = self._transfers.estimate
+        """Since anything came that tells the rate, seconds; infinite if nothing has.
+
+        A lower bound does not: over a long way transfers may never be long enough to tell more.
+        """
+        transfer = self._certain
         return self._clock() - max(self._said_at, transfer.at if transfer else -math.inf)
 
     @property
