@@ -1,14 +1,14 @@
-"""What no reduction by trees can beat, by linear programming: the oracle of reduce plans."""
+"""What no trees can beat, by linear programming: the oracle of reduce plans and of multicasts."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
 from scipy.optimize import linprog
-from scipy.sparse import lil_array
+from scipy.sparse import lil_array, vstack
 
 from lightning_chaos.planning.graph import Cap, Graph, Link
 
@@ -91,6 +91,49 @@ def flow_optimum(graph: Graph) -> float:
     found = linprog(cost, upper.tocsr(), np.zeros(row), equal.tocsr(), wanted, method="highs")
     assert found.status == 0, found.message
     return scale / float(found.fun)
+
+
+def multicast_optimum(graph: Graph, newcomers: Sequence[str]) -> float:
+    """Mbit/s at which all newcomers can be sent the same, without a list of trees.
+
+    Wanted: rates of links such that as much as that can flow to each newcomer from the others, who
+    all have it, at those rates; the flows to different newcomers do not add up (the network coding
+    bound, which trees reach where everybody wants everything: Edmonds 1973, "Edge-disjoint
+    branchings").
+    """
+    links = [link for link in graph.links if link[1] in newcomers]
+    width, last = len(links), len(links) * (1 + len(newcomers))  # rates, a flow to each, the sum
+    flows = lil_array((width * len(newcomers), last + 1))
+    kept = lil_array((len(newcomers) ** 2, last + 1))
+    for k in range(len(newcomers)):
+        for i, (sender, receiver) in enumerate(links):
+            flow = width * (k + 1) + i
+            flows[width * k + i, [flow, i]] = 1, -1
+            for end, sign in ((receiver, 1), (sender, -1)):
+                if end in newcomers:
+                    kept[k * len(newcomers) + newcomers.index(end), flow] = sign
+        kept[k * len(newcomers) + k, last] = -1
+    ends = [(name, end) for name in graph.members for end in (0, 1)]
+    cards, most = lil_array((len(ends), last + 1)), np.zeros(len(ends))
+    for row, (name, end) in enumerate(ends):
+        cap_mbit = (graph.cap(name).up_mbit, graph.cap(name).down_mbit)[end]
+        if cap_mbit < np.inf:
+            most[row] = cap_mbit
+            cards[row, [i for i, link in enumerate(links) if link[end] == name]] = 1
+    cost = np.zeros(last + 1)
+    cost[last] = -1
+    bounds = [(0, graph.links[link].rate_mbit) for link in links]
+    found = linprog(
+        cost,
+        vstack([flows, cards]).tocsr(),
+        np.concatenate([np.zeros(width * len(newcomers)), most]),
+        kept.tocsr(),
+        np.zeros(len(newcomers) ** 2),
+        bounds=[*bounds, *[(0, None)] * (last + 1 - width)],
+        method="highs",
+    )
+    assert found.status == 0, found.message
+    return -float(found.fun)
 
 
 def brute_force(graph: Graph) -> float:

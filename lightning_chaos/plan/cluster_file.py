@@ -71,19 +71,15 @@ class Cluster(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: a newcomer to whom no member has a link.
         """
-        plans = (
-            plan_several(
-                self.total_bytes,
-                size,
-                self.graph,
-                self.newcomers,
-                self.members,
-                self.releases_s,
-                self.overhead_s,
-            )
-            for size in self.sizes
+        return plan_several(
+            self.total_bytes,
+            self.sizes,
+            self.graph,
+            self.newcomers,
+            self.members,
+            self.releases_s,
+            self.overhead_s,
         )
-        return min(plans, key=lambda plan: plan.makespan_s)
 
 
 def read_cluster(path: Path) -> Cluster:
