@@ -135,6 +135,25 @@ def test_a_link_that_trains_have_found_fast_again_is_never_called_slow_by_what_i
     assert bench.reading.trust is Trust.MEASURED
 
 
+def test_of_trains_before_the_last_transfer_nothing_is_held_against_it() -> None:
+    bench = Bench()
+    bench.transfer(20 * MBIT)
+    for _ in range(3):
+        bench.train(20 * MBIT)
+    bench.transfer(200 * MBIT, seconds=10.0)
+    bench.train(20 * MBIT)  # one that is far off
+    assert bench.reading.bytes_per_s == pytest.approx(200 * MBIT, rel=0.05)
+    assert bench.reading.trust is Trust.MEASURED
+
+
+def test_a_train_that_says_less_than_was_seen_is_wrong() -> None:
+    bench = Bench(rtt_s=0.2)
+    bench.transfer(50 * MBIT)
+    bench.train(10 * MBIT)
+    assert bench.reading.trust is Trust.AT_LEAST
+    assert bench.reading.bytes_per_s == pytest.approx(50 * MBIT)
+
+
 def test_trains_that_never_agreed_tell_nothing_and_the_transfer_grows_old() -> None:
     bench = Bench()
     bench.transfer(20 * MBIT)
