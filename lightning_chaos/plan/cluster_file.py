@@ -65,6 +65,10 @@ class Cluster(msgspec.Struct, frozen=True):
             joining=len(self.newcomers),
         )
 
+    def egress(self) -> dict[str, float]:
+        """What each member sends to all newcomers together, bytes/s."""
+        return {n: self.graph.cap(n).up_mbit * BYTES_PER_S_PER_MBIT for n in self.members}
+
     def several(self) -> SeveralPlan:
         """The best plan for all newcomers together, over the shard sizes.
 

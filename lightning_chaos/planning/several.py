@@ -193,7 +193,8 @@ def _apart(scene: _Scene, size: int, bound_s: float) -> SeveralPlan:
     ranges: dict[str, dict[str, tuple[Range, ...]]] = {}
     spans: dict[str, dict[str, Span]] = {}
     ends: dict[str, float] = {}
-    for name, donors in zip(scene.newcomers, _shared_out(scene), strict=True):
+    fed = shared_out(scene.donors, scene.egress())
+    for name, donors in zip(scene.newcomers, fed, strict=True):
         plan = plan_pull(scene.total_bytes, size, donors, scene.down(name))
         used = [donor for donor in donors if plan.counts[donor.name]]
         ranges[name] = {donor.name: (plan.ranges[donor.name],) for donor in used}
@@ -204,20 +205,26 @@ def _apart(scene: _Scene, size: int, bound_s: float) -> SeveralPlan:
     return SeveralPlan(size, shards, ranges, spans, ends, makespan_s, bound_s)
 
 
-def _shared_out(scene: _Scene) -> list[list[DonorLink]]:
-    """The donors of each newcomer at the rates that the other newcomers leave it."""
-    fed: list[list[DonorLink]] = [[] for _ in scene.newcomers]
-    for name, egress in scene.egress().items():
-        to = [
-            (theirs, donor)
-            for theirs, donors in zip(fed, scene.donors, strict=True)
-            for donor in donors
-            if donor.name == name
+def shared_out(
+    donors: Sequence[Sequence[DonorLink]], egress: Mapping[str, float]
+) -> list[list[DonorLink]]:
+    """The donors of each newcomer at the rates that the other newcomers leave it.
+
+    Args:
+        donors: of each newcomer, as if it were the only one.
+        egress: bytes/s that each donor sends to all together; it is shared fairly.
+    """
+    wanted: dict[str, list[float]] = {}
+    for donor in itertools.chain(*donors):
+        wanted.setdefault(donor.name, []).append(donor.rate_bytes_per_s)
+    shares = {name: iter(max_min(rates, egress[name])) for name, rates in wanted.items()}
+    return [
+        [
+            msgspec.structs.replace(donor, rate_bytes_per_s=next(shares[donor.name]))
+            for donor in theirs
         ]
-        shares = max_min([donor.rate_bytes_per_s for _, donor in to], egress)
-        for (theirs, donor), share in zip(to, shares, strict=True):
-            theirs.append(msgspec.structs.replace(donor, rate_bytes_per_s=share))
-    return fed
+        for theirs in donors
+    ]
 
 
 def _bound(scene: _Scene, mix: Mix) -> float:
