@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from scipy.optimize import linprog
@@ -30,6 +30,24 @@ def random_graph(rng: random.Random, members: int) -> Graph:
         if rng.random() < capped
     }
     return Graph(names, links, caps)
+
+
+def random_multicast(rng: random.Random, donors: int, newcomers: int) -> Graph:
+    """o0, o1 … and n0, n1 …; links from o0 to every newcomer, others and caps all, some or none."""
+    old = [f"o{i}" for i in range(donors)]
+    new = [f"n{i}" for i in range(newcomers)]
+    density, capped = rng.choice((0.3, 0.7, 1.0)), rng.choice((0, 0.5, 1))
+    links = {
+        (a, b): Link(rng.choice((10.0, 100.0, rng.uniform(20, 1000))), 1.0)
+        for a, b in product([*old, *new], new)
+        if a != b and (a == "o0" or rng.random() < density)
+    }
+    caps = {
+        name: Cap(rng.uniform(50, 1500), rng.uniform(50, 1500))
+        for name in (*old, *new)
+        if rng.random() < capped
+    }
+    return Graph((*old, *new), links, caps)
 
 
 def two_way(graph: Graph) -> dict[tuple[int, int], float]:

@@ -8,34 +8,15 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from flow_bound import multicast_optimum
+from flow_bound import multicast_optimum, random_multicast
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_chaos.planning import multicast
-from lightning_chaos.planning.graph import Cap, Graph, Link
+from lightning_chaos.planning.graph import Graph
 from lightning_chaos.planning.multicast import DONORS, Mix, Network, least_arborescence
 
 Costs = Mapping[tuple[int, int], float]
-
-
-def drawn(seed: int, donors: int, newcomers: int) -> Graph:
-    """Links from a donor to everybody, others perhaps; some cards are caps."""
-    rng = random.Random(seed)
-    old = [f"o{i}" for i in range(donors)]
-    new = [f"n{i}" for i in range(newcomers)]
-    density, capped = rng.choice((0.3, 0.7, 1.0)), rng.choice((0, 0.5, 1))
-    links = {
-        (a, b): Link(rng.choice((10.0, 100.0, rng.uniform(20, 1000))), 1.0)
-        for a, b in itertools.product([*old, *new], new)
-        if a != b and (a == "o0" or rng.random() < density)
-    }
-    caps = {
-        name: Cap(rng.uniform(50, 1500), rng.uniform(50, 1500))
-        for name in (*old, *new)
-        if rng.random() < capped
-    }
-    return Graph((*old, *new), links, caps)
 
 
 def newcomers_of(graph: Graph) -> list[str]:
@@ -78,7 +59,7 @@ def check(mix: Mix, graph: Graph) -> None:
 def test_the_mix_is_the_best_there_can_be_and_its_bound_proves_it(
     seed: int, donors: int, newcomers: int
 ) -> None:
-    graph = drawn(seed, donors, newcomers)
+    graph = random_multicast(random.Random(seed), donors, newcomers)
     mix, best = mix_of(graph), multicast_optimum(graph, newcomers_of(graph))
     check(mix, graph)
     assert mix.total == pytest.approx(best, rel=2e-4)
@@ -90,7 +71,7 @@ def test_a_search_that_is_cut_short_still_brings_a_mix_and_a_bound(
 ) -> None:
     monkeypatch.setattr(multicast, "_WORK", 0)
     for seed in range(30):
-        graph = drawn(seed, 4, 3)
+        graph = random_multicast(random.Random(seed), 4, 3)
         mix, best = mix_of(graph), multicast_optimum(graph, newcomers_of(graph))
         check(mix, graph)
         assert mix.total >= 0.8 * best
@@ -98,7 +79,7 @@ def test_a_search_that_is_cut_short_still_brings_a_mix_and_a_bound(
 
 
 def test_many_donors_and_newcomers_are_no_trouble() -> None:
-    graph = drawn(5, 16, 6)
+    graph = random_multicast(random.Random(5), 16, 6)
     mix = mix_of(graph)
     check(mix, graph)
     assert mix.total >= 0.99 * mix.bound

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
+from flow_bound import random_multicast
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_planning_multicast import drawn
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.graph import Cap, Graph, Link
@@ -118,7 +119,7 @@ def test_on_any_links_everybody_gets_everything(
 @settings(max_examples=60)
 @given(st.integers(0, 1 << 32), st.integers(1, 4), st.integers(2, 4))
 def test_on_any_links_the_plan_is_near_the_bound(seed: int, old: int, new: int) -> None:
-    graph = drawn(seed, old, new)
+    graph = random_multicast(random.Random(seed), old, new)
     quick = {ends: Link(link.rate_mbit, 0.0) for ends, link in graph.links.items()}
     plan = plan_for(Graph(graph.members, quick, graph.caps), 1000 * MB)
     assert plan.makespan_s <= 1.05 * plan.bound_s
