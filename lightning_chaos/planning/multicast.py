@@ -29,8 +29,8 @@ _HASTE = 15.0
 """How much dearer the busiest resource is than an idle one, as a power of e."""
 _TURNS, _MOST_TURNS = 4, 600
 """Trees to begin with, per resource and at most."""
-_WORK = 20_000_000
-"""Numbers that the rest of the search may compute: it is done after a second or two."""
+_WORK, _MOST_PIVOTS = 20_000_000, 10_000
+"""Numbers that the rest of the search may compute, and its steps: it ends after a second or two."""
 _Costs = dict[tuple[int, int], float]
 """Of a link (from, to)."""
 
@@ -93,7 +93,7 @@ class Network:
         even = self._even_mix()
         first, bound = sorted(even.rates, key=even.rates.__getitem__), even.bound
         search = _Search(self._capacities)
-        for _ in range(_WORK // len(self._capacities) ** 2):
+        for _ in range(min(_MOST_PIVOTS, _WORK // len(self._capacities) ** 2)):
             if search.spare_a_price():
                 continue
             least, tree = self._bound(search.prices)
