@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_chaos.planning import multicast
+from lightning_chaos.planning.arborescence import ROOT, least_arborescence
 from lightning_chaos.planning.graph import Graph
-from lightning_chaos.planning.multicast import DONORS, Mix, Network, least_arborescence
+from lightning_chaos.planning.multicast import Mix, Network
 
 Costs = Mapping[tuple[int, int], float]
 
@@ -87,7 +88,7 @@ def test_many_donors_and_newcomers_are_no_trouble() -> None:
 
 def joins(parents: tuple[int, ...]) -> bool:
     """Everybody hangs on the root in the end."""
-    near = {DONORS}
+    near = {ROOT}
     for _ in parents:
         near |= {node for node, parent in enumerate(parents) if parent in near}
     return len(near) == len(parents) + 1
@@ -98,7 +99,7 @@ def costs(draw: st.DrawFn) -> tuple[int, dict[tuple[int, int], float]]:
     count = draw(st.integers(1, 5))
     nodes = range(count)
     inner = [pair for pair in itertools.permutations(nodes, 2) if draw(st.booleans())]
-    entries = [(DONORS, node) for node in nodes if node == 0 or draw(st.booleans())]
+    entries = [(ROOT, node) for node in nodes if node == 0 or draw(st.booleans())]
     chain = list(itertools.pairwise(nodes))  # so that all can be reached
     return count, {link: float(draw(st.integers(0, 9))) for link in [*entries, *inner, *chain]}
 
@@ -113,7 +114,7 @@ def test_the_cheapest_tree_is_that_of_trying_all(
         links = zip(parents, range(count), strict=True)
         return sum(prices.get(link, math.inf) for link in links)
 
-    everything = itertools.product([DONORS, *range(count)], repeat=count)
+    everything = itertools.product([ROOT, *range(count)], repeat=count)
     found = tuple(least_arborescence(count, prices))
     assert joins(found)
     assert price(found) == min(price(parents) for parents in everything if joins(parents))

@@ -9,8 +9,8 @@ it goes over some tree: no schedule, whoever passes on what, is faster than the 
 It is found by the simplex method with columns made as they are needed (Dantzig and Wolfe,
 *Decomposition principle for linear programs*, 1960): the mix at hand gives every resource a price,
 and the tree that costs least at these prices is the one to try next; if none costs less than it
-brings, no mix is better.  The cheapest tree is a least arborescence (Chu and Liu 1965, Edmonds
-1967).  Where that would take long, the mix at hand is taken; its bound holds all the same.
+brings, no mix is better.  The cheapest tree is a least arborescence
+(:mod:`~lightning_chaos.planning.arborescence`).  Where that would take long, the mix at hand is taken; its bound holds all the same.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-DONORS = -1
-"""Stands for all donors where they are one root."""
+from lightning_chaos.planning.arborescence import ROOT, least_arborescence
+
 _ENOUGH = 1e-4
 """Share of the rate that may be missing."""
 _NOTHING = 1e-9
@@ -31,9 +31,6 @@ _TURNS, _MOST_TURNS = 4, 600
 """Trees to begin with, per resource and at most."""
 _WORK, _MOST_PIVOTS = 20_000_000, 10_000
 """Numbers that the rest of the search may compute, and its steps: it ends after a second or two."""
-_Costs = dict[tuple[int, int], float]
-"""Of a link (from, to)."""
-
 Tree = tuple[str, ...]
 """Who sends to each newcomer, in the order of these."""
 
@@ -139,10 +136,10 @@ class Network:
         return uses
 
     def _cheapest(self, prices: Sequence[float]) -> Tree:
-        costs: _Costs = {}
+        costs: dict[tuple[int, int], float] = {}
         best: dict[tuple[int, int], str] = {}
         for (sender, receiver), rows in self._rows.items():
-            link = self._rank.get(sender, DONORS), self._rank[receiver]
+            link = self._rank.get(sender, ROOT), self._rank[receiver]
             cost = sum(prices[row] for row in rows)
             if cost < costs.get(link, math.inf):
                 costs[link], best[link] = cost, sender
@@ -206,60 +203,3 @@ class _Search:
                     ]
         self._amounts[row], self._basis[row] = amount, tree
         self.prices = [p + gain * x for p, x in zip(self.prices, line, strict=True)]
-
-
-def least_arborescence(count: int, costs: Mapping[tuple[int, int], float]) -> list[int]:
-    """The parent of every node in the cheapest tree from :data:`DONORS` to all.
-
-    Args:
-        count: nodes, 0 … count - 1.
-        costs: (from, to) -> cost; each node can be reached from :data:`DONORS`.
-    """
-    parents = _least(frozenset(range(count)), dict(costs), count)
-    return [parents[node] for node in range(count)]
-
-
-def _least(nodes: frozenset[int], costs: _Costs, fresh: int) -> dict[int, int]:
-    """By contracting circles of cheapest links; ``fresh`` names the next node that stands for one.
-
-    As long as everybody's cheapest link makes a circle, it counts as one node: who enters it at a
-    member saves that member's link.
-    """
-    parents: dict[int, int] = {}
-    for (sender, receiver), cost in costs.items():
-        if receiver not in parents or cost < costs[parents[receiver], receiver]:
-            parents[receiver] = sender
-    circle = _circle(nodes, parents)
-    if not circle:
-        return parents
-    joint: _Costs = {}
-    ends: dict[tuple[int, int], tuple[int, int]] = {}
-    for (sender, receiver), cost in costs.items():
-        if sender in circle and receiver in circle:
-            continue
-        link = fresh if sender in circle else sender, fresh if receiver in circle else receiver
-        if receiver in circle:
-            cost -= costs[parents[receiver], receiver]
-        if link not in joint or cost < joint[link]:
-            joint[link], ends[link] = cost, (sender, receiver)
-    above = _least((nodes - circle) | {fresh}, joint, fresh + 1)
-    found = {node: parents[node] for node in circle}
-    for node, parent in above.items():
-        sender, receiver = ends[parent, node]
-        found[receiver] = sender
-    return found
-
-
-def _circle(nodes: frozenset[int], parents: Mapping[int, int]) -> frozenset[int]:
-    """Nodes that are their own ancestors, of one circle; empty if there is none."""
-    free = {DONORS}
-    for start in sorted(nodes):
-        path: list[int] = []
-        node = start
-        while node not in free and node not in path:
-            path.append(node)
-            node = parents[node]
-        if node in path:
-            return frozenset(path[path.index(node) :])
-        free.update(path)
-    return frozenset()
