@@ -9,8 +9,8 @@ it goes over some tree: no schedule, whoever passes on what, is faster than the 
 It is found by the simplex method with columns made as they are needed (Dantzig and Wolfe,
 *Decomposition principle for linear programs*, 1960): the mix at hand gives every resource a price,
 and the tree that costs least at these prices is the one to try next; if none costs less than it
-brings, no mix is better.  The cheapest tree is a least arborescence
-(:mod:`~lightning_chaos.planning.arborescence`).  Where that would take long, the mix at hand is taken; its bound holds all the same.
+brings, no mix is better.  The cheapest tree is a least :mod:`.arborescence`.  Where all that would
+take long, the mix at hand is taken; its bound holds all the same.
 """
 
 from __future__ import annotations
