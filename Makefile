@@ -32,8 +32,7 @@ endef
 
 # The tests run against the wheel, in an environment of its own that has not seen the sources.
 test: ## lint, all tests against the built wheel, the benches once
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target ready
-	$(MAKE) --no-print-directory bench-smoke
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target ready $(SMOKES)
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
