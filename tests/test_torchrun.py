@@ -19,7 +19,7 @@ from lightning_chaos.rendezvous.doorstep import Doorstep
 from lightning_chaos.testing.launch import ColdStart, Running
 
 COLD_S = 60.0
-LEAVE_S = 5.0
+LEAVE_S = 20.0
 
 
 class Torchrun:
