@@ -48,3 +48,21 @@ def test_seeds_are_shared_out_and_what_was_played_is_told() -> None:
     said, kept = play("short", 0, 5)
     assert kept
     assert sum(int(line.split()[0]) for line in said.splitlines()) == 5
+
+
+def test_a_share_gives_way_to_its_own_session_and_to_others() -> None:
+    code = """
+import os
+from lightning_chaos.testing.simulator.shares import AUTOGROUP, give_way
+give_way()
+nice = AUTOGROUP.read_text().split()[-1] if os.access(AUTOGROUP, os.W_OK) else "19"
+print(os.sched_getscheduler(0) == os.SCHED_IDLE, nice)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    assert said.stdout == "True 19\n"

@@ -60,7 +60,7 @@ def give_way() -> None:
     among sessions first (sched(7), autogroups), to each alike, so that a share's gives way too.
     """
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    for _ in range(TRIES if is_share() and AUTOGROUP.exists() else 0):
+    for _ in range(TRIES if is_share() and os.access(AUTOGROUP, os.W_OK) else 0):
         try:
             AUTOGROUP.write_text(NICEST)
             return
