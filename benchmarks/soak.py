@@ -45,7 +45,7 @@ def main() -> None:
     arguments_of = parser(__doc__.splitlines()[0])
     arguments_of.add_argument("--changes", type=int, default=2000)
     arguments = arguments_of.parse_args()
-    changes = 60 if arguments.smoke else arguments.changes
+    changes = 120 if arguments.smoke else arguments.changes
     with tempfile.TemporaryDirectory() as directory:
         readings = asyncio.run(soak(changes, Path(directory)))
     epochs, memory, descriptors = zip(*readings, strict=True)
