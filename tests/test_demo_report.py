@@ -439,6 +439,11 @@ def test_a_state_of_few_shards_is_not_held_to_equal_shares() -> None:
     report = make_report([one_shard(e) for e in faithful()], FACTS)
     assert not report.failures
     assert any("too small to share" in note for note in report.notes)
+    console = Console(width=120)
+    with console.capture() as said:
+        print_report(report, console)
+    assert "passed in" in said.get()
+    assert "every donor served" not in said.get()
 
 
 def test_a_join_is_timed_from_the_round_the_newcomer_stood_by_for() -> None:
