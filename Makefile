@@ -56,7 +56,7 @@ lint: $(VENV)/.installed ## style, types, the doors between the rooms, the links
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python docs/check_links.py
 
-bench: $(VENV)/.installed ## events; links; reductions beside gloo's; overlap; slow; plans; rates: tables, in benchmarks/results
+bench: $(VENV)/.installed ## every benchmark, as tables in benchmarks/results
 	$(BIN)/python benchmarks/events.py --write benchmarks/results/events.md $(ARGS)
 	$(BIN)/python benchmarks/links.py --write benchmarks/results/links.md $(ARGS)
 	$(BIN)/python benchmarks/allreduce.py --write benchmarks/results/allreduce.md $(ARGS)
