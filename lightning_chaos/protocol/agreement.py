@@ -199,7 +199,9 @@ class Agreement:
                 continue
             if newest.get(old.node, 0) > old.incarnation:
                 since = speaks[old.uid] = self._speaks.get(old.uid, standing.now)
-                if standing.now - since > standing.timeout_s and old.uid not in dead:
+                late = standing.now - since > standing.timeout_s
+                # Who can be reached lives: two nodes have been given one name.
+                if late and old.uid not in dead and not standing.reaches(old.uid):
                     reason = "a newer incarnation of it speaks"
                     standing.evidence.declare_dead(old.uid, reason)
                     # Those who wait for it may have no link to where it is now.
