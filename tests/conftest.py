@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     is_root = os.geteuid() == 0
     for item in items:
         markers = {marker.name for marker in item.iter_markers()}
-        if markers & {"cold", "root"} or not REAL.isdisjoint(getattr(item, "fixturenames", ())):
+        if "root" in markers or not REAL.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.alone)
         if "root" in markers and not is_root:
             item.add_marker(pytest.mark.skip(reason="needs root (network namespaces)"))

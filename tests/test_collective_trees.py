@@ -154,7 +154,7 @@ def test_a_sum_takes_no_more_memory_than_the_children_give() -> None:
     exchange = begun(B, "abcd", ("ac", "ad", "bd"))
     limit = 2 * (MAX_PAYLOAD_BYTES // 4)
     assert f"{limit} bytes" in refused(exchange, C, frame(GIVES, HEADER, length=limit))
-    operation = exchange._current
+    operation = exchange._ops.current
     assert operation is not None
     attempt = operation.attempt
     given = sum(len(attempt.place(c).children) * c.length for c in attempt.layout.chunks)

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from lightning_chaos.peer.caller import Caller
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.housemates import Housemates
@@ -149,14 +150,16 @@ class Driver:
         """Make what needs a task group."""
         config = self._config
         self._links = Links(
-            self.me,
-            config.run,
+            Caller(
+                self.me,
+                config.run,
+                insecure=config.insecure,
+                dialler=dialler_for(config.relay, config.node),
+            ),
             timeout_of=self._membership.timeouts.of,
-            insecure=config.insecure,
             emit=self._on_link_event,
             in_view=self._in_view,
             spawn=group.create_task,
-            dialler=dialler_for(config.relay, config.node),
         )
         door, handover = self._door, self._handover
         doorkeeper = Doorkeeper(door, handover, self._links.adopt, group.create_task)

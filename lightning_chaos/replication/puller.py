@@ -22,8 +22,9 @@ from lightning_chaos.replication.call import Caller
 from lightning_chaos.replication.candidate import Candidate, choice_of
 from lightning_chaos.replication.goal import Goal
 from lightning_chaos.replication.image import StateImage, digest_of
+from lightning_chaos.replication.inflow import Arrived, Heard
 from lightning_chaos.replication.schedule import ALONE, LOOK_AGAIN_S, Portion, Schedule
-from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel
+from lightning_chaos.replication.shard_channel import ShardChannel
 from lightning_chaos.replication.tree import unpack
 from lightning_chaos.replication.values import Company, Progress, Pulled, Source
 from lightning_chaos.replication.wire import Ask, LocalReply, NotYet, Want, WantLocal
