@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.events import Hangup, Level
+from lightning_chaos.protocol.events import Level
 from lightning_chaos.protocol.lead import Lead
 from lightning_chaos.protocol.messages import (
     Ack,
@@ -279,7 +279,7 @@ class Agreement:
             for to, message in steps:
                 standing.send(to, message)
                 if isinstance(message, Refuse):
-                    standing.out.append(Hangup(to, message.reason))
+                    standing.hang_up(to, message.reason)
         return self.lead.proposer.waiting
 
 
