@@ -8,7 +8,7 @@ INSTALL := pip install --quiet --no-compile -c constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
 # The longest first, as they go two at a time.
 SMOKES := $(addprefix smoke-,unlike events links overlap pull \
-  allreduce slow rates scaling planning planning_reduce)
+  allreduce slow rates scaling soak planning planning_reduce)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test ready search alone lint bench bench-smoke $(SMOKES) soak simulate docs build clean
@@ -36,7 +36,7 @@ test: ## lint, all tests against the built wheel, the benches once
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
-	$(call pytest,-m "not (alone or search)" --numprocesses=2 --dist=worksteal)
+	$(call pytest,-m "not (alone or search)" --numprocesses=3 --dist=worksteal) # one of them waits
 	$(MAKE) --no-print-directory --jobs=2 search alone
 
 # It gets the processors only while none of the real nodes wants them, which mostly wait.
