@@ -9,7 +9,7 @@ import pytest
 from lightning_chaos.protocol.events import Action, Send
 from lightning_chaos.protocol.founding import Founding
 from lightning_chaos.protocol.messages import Accept, Offer, Withdraw
-from lightning_chaos.protocol.values import Member, Uid
+from lightning_chaos.protocol.values import Ballot, Member, Uid
 
 
 class Meeting:
@@ -88,3 +88,13 @@ def test_an_acceptance_of_an_earlier_offer_counts_for_no_later_one() -> None:
     founding.lost(a.uid)  # and offers once more
     founding.heard(c.uid, Accept(offered.message.ballot))
     assert not founding.won
+
+
+def test_a_withdrawal_that_was_overtaken_by_a_later_offer_is_void() -> None:
+    a, b = (Member(name, 1, "127.0.0.1", 1) for name in "ab")
+    founding = Founding(b, 2)
+    founding.open()
+    founding.met(a)
+    (accepts,) = founding.heard(a.uid, Offer(Ballot(2, a.uid)))
+    assert founding.heard(a.uid, Withdraw(Ballot(1, a.uid))) == []
+    assert accepts in founding.again()

@@ -90,7 +90,7 @@ class Founding:
         match message:
             case Offer(ballot=ballot):
                 self._offers[sender] = ballot
-            case Withdraw():
+            case Withdraw(ballot=ballot) if ballot >= self._offers.get(sender, ballot):
                 self._offers.pop(sender, None)
                 if self._accepted == sender:
                     self._accepted = None
