@@ -42,7 +42,9 @@ def dialler_of(network: Relays | Namespaces, node: str) -> Dialler:
 
 
 @contextlib.asynccontextmanager
-async def open_to(network: Relays | Namespaces, node: str, serve: Serve) -> AsyncIterator[Address]:
+async def open_to(
+    network: Relays | Namespaces, node: str, serve: Serve, kind: Kind = Kind.SHARDS
+) -> AsyncIterator[Address]:
     """A door of that node, whose connections are served by that; closed at the end."""
     if isinstance(network, Relays):
         door = open_door("127.0.0.1", 0)
@@ -57,7 +59,7 @@ async def open_to(network: Relays | Namespaces, node: str, serve: Serve) -> Asyn
     async def attend(sock: socket.socket) -> None:
         sock.setblocking(False)
         with contextlib.closing(sock), contextlib.suppress(OSError):
-            assert await receive_kind(sock) is Kind.SHARDS
+            assert await receive_kind(sock) is kind
             await serve(sock)
 
     async def accept() -> None:

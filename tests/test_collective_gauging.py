@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+import threading
+import time
+from typing import Any
 
 import numpy as np
 import pytest
 from test_collective_links import Worker, cluster, greeting, in_loop, raw, view_of
 
-from lightning_chaos.collective import gauging
-from lightning_chaos.collective.frames import Frame, FrameKind, pack
-from lightning_chaos.protocol.readings import Reading
+from lightning_chaos.collective import gauging, link
+from lightning_chaos.collective.frames import FRAME_BYTES, Frame, FrameKind, pack
+from lightning_chaos.protocol.readings import Reading, Trust
 from lightning_chaos.protocol.values import OpId
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.dial import dial, dial_tcp
+from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.loss import LEAST_SEGMENTS
-from lightning_chaos.transport.train import TRAIN_BYTES
+from lightning_chaos.transport.packets import PacketSocket
+from lightning_chaos.transport.train import TRAIN_BYTES, TRAIN_WRITE_BYTES
 
 BOUND_S = 8.0
 
@@ -44,6 +53,83 @@ def test_a_link_that_was_never_used_is_measured_by_a_train_that_no_operation_see
             assert (await seen(a, b)).bytes_per_s > 1e5
             assert reading_of(b, a) is None  # it was not b that asked
             assert [event for event, *_ in a.told + b.told] == ["connected"] * 2
+
+    in_loop(scenario)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stamps are Linux's")
+@pytest.mark.usefixtures("without_rest")
+def test_a_train_tells_how_it_came_though_it_is_read_all_at_once() -> None:
+    async def scenario() -> None:
+        async with cluster(1) as (a,):
+            a.install(view_of(1, [a]))
+            loop = asyncio.get_running_loop()
+            with await dial(
+                dial_tcp, Address(a.member.host, a.member.port), Kind.DATA, BOUND_S
+            ) as sock:
+                await loop.sock_sendall(sock, greeting())
+                await a.until_told("connected")
+                (uid,) = a.links.known
+                a.links.gauging.ask([uid], busy=False)
+                await until_asked(sock)
+                giver = threading.Thread(target=give_slowly, args=(sock,))
+                giver.start()
+                giver.join()  # the loop stands still until all of it is there
+                async with asyncio.timeout(BOUND_S):
+                    while (reading := a.links.gauging.readings({}).get(uid)) is None:
+                        await asyncio.sleep(0.01)
+            assert reading.trust is Trust.TRAIN
+            assert reading.bytes_per_s < 2 * TRAIN_WRITE_BYTES / EVERY_S
+
+    in_loop(scenario)
+
+
+EVERY_S = 0.001
+"""A slow giver writes that often."""
+
+
+async def until_asked(sock: socket.socket) -> None:
+    """The other end's greeting has come, and the frame behind it that asks."""
+    loop, heard = asyncio.get_running_loop(), b""
+    async with asyncio.timeout(BOUND_S):
+        while len(heard) < 2 or len(heard) < 2 + int.from_bytes(heard[:2], "big") + FRAME_BYTES:
+            heard += await loop.sock_recv(sock, 4096)
+
+
+def give_slowly(sock: socket.socket) -> None:
+    sock.setblocking(True)
+    sock.sendall(pack(Frame(FrameKind.TRAIN, 0, 0, OpId(0, 0), 0, 0, TRAIN_BYTES, 0.0)))
+    for start in range(0, TRAIN_BYTES, TRAIN_WRITE_BYTES):
+        time.sleep(EVERY_S)
+        sock.sendall(bytes(min(TRAIN_WRITE_BYTES, TRAIN_BYTES - start)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stamps are Linux's")
+@pytest.mark.usefixtures("without_rest")
+def test_a_train_is_read_by_packets_and_gradients_as_much_as_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[int] = []
+
+    class Watched(PacketSocket):
+        def recv_into(self, *arguments: Any) -> int:
+            reads.append(super().recv_into(*arguments))
+            return reads[-1]
+
+    monkeypatch.setattr(link, "PacketSocket", Watched)
+
+    async def scenario() -> None:
+        async with cluster(2) as (a, b):
+            a.links.gauging.ask([b.member.uid], busy=False)
+            await seen(a, b)
+            assert sum(reads) > TRAIN_BYTES
+            assert max(reads) <= 1448
+            for worker in (a, b):
+                worker.install(view_of(1, [a, b]))
+                worker.begin(OpId(0, 0), np.ones(1 << 20, np.float32))
+            for worker in (a, b):
+                await worker.until_finished()
+            assert max(reads) > 1448
 
     in_loop(scenario)
 

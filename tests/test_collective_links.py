@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -61,7 +62,8 @@ class Worker:
     finished: list[tuple[OpId, bytes]] = field(default_factory=list)
     stable: list[OpId] = field(default_factory=list)
     told: list[tuple[str, Uid, str]] = field(default_factory=list)
-    accepted: list[socket.socket] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    """Descriptors of the connections that its links have taken over."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -149,7 +151,7 @@ class Worker:
             sock.setblocking(False)
             with contextlib.suppress(WireError):
                 assert await receive_kind(sock) is Kind.DATA
-                self.accepted.append(sock)
+                self.accepted.append(sock.fileno())
                 self.links.adopt(sock)
 
 
@@ -177,6 +179,12 @@ async def cluster(
         for worker in workers:
             await worker.links.aclose()
             worker.door.close()
+
+
+def break_off(descriptor: int) -> None:
+    """The connection breaks."""
+    with socket.socket(fileno=os.dup(descriptor)) as sock, contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def view_of(epoch: int, workers: list[Worker]) -> View:
@@ -232,9 +240,8 @@ def test_a_link_cut_in_the_middle_costs_nothing_but_a_flush() -> None:
             # The small header is through, the large chunks are on their way.
             await a.until(lambda: a.exchange.report(0).held)
             assert not a.finished
-            for sock in (*a.accepted, *b.accepted):
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            for descriptor in (*a.accepted, *b.accepted):
+                break_off(descriptor)
             await c.until_told("broken", 2)
             await b.until_told("broken", 2)
             await b.links.connect(a.member, BOUND_S)

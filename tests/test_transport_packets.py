@@ -28,6 +28,7 @@ def ends() -> Iterator[tuple[PacketSocket, PacketSocket]]:
         far, _ = door.accept()
     far.settimeout(BOUND_S)
     with PacketSocket(near) as one, PacketSocket(far) as other:
+        other.start_stamps()
         yield one, other
 
 
@@ -74,6 +75,10 @@ def test_without_stamps_it_reads_as_any_socket(ends: tuple[PacketSocket, PacketS
     assert far.stamp_t is None
     assert read(far) > 1448
     assert far.stamp_t is None
+    far.start_stamps()
+    near.sendall(bytes(8000))
+    assert read(far) <= 1448
+    assert far.stamp_t is not None
 
 
 @pytest.mark.parametrize(("apart", "packets"), [(False, 1), (True, 3)])

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from test_collective_links import break_off
+
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.planning.mesh import mesh_plan
@@ -34,7 +36,8 @@ class Owner:
     unreachable: bool = False
     """The others, for this one."""
     told: list[local.Local] = field(default_factory=list)
-    accepted: list[socket.socket] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    """Descriptors of the connections that its links have taken over."""
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,7 +68,7 @@ class Owner:
             sock, _ = await loop.sock_accept(self.door)
             sock.setblocking(False)
             assert await receive_kind(sock) is Kind.DATA
-            self.accepted.append(sock)
+            self.accepted.append(sock.fileno())
             self.mesh.adopt(sock)
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
@@ -200,12 +203,12 @@ def test_a_link_that_breaks_is_mended_and_complained_of_while_it_is_to_go_and_ne
                 owner.install(whole)
             await a.until_linked(oldest, b)
             await b.until_linked(oldest, a)
-            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            break_off(a.accepted[0])
             for one, other in ((a, b), (b, a)):
                 assert await one.says() == (other.me.uid, "frames were lost")
                 one.install(whole, without)
             b.install(without)
-            a.accepted[1].shutdown(socket.SHUT_RDWR)
+            break_off(a.accepted[1])
             assert await a.says() == (b.me.uid, "broken")
             assert await a.says() == (b.me.uid, "frames were lost")
             assert await b.says() == (a.me.uid, "works again")
@@ -221,7 +224,7 @@ def test_a_link_is_dialled_on_and_on_and_nothing_that_a_view_does_without_is_los
             await a.until_linked(oldest, b)
             await b.until_linked(oldest, a)
             b.unreachable = True
-            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            break_off(a.accepted[0])
             for one, other in ((a, b), (b, a)):
                 assert await one.says() == (other.me.uid, "broken")
                 one.install(three(2, oldest, a, b, linked=False))
@@ -242,7 +245,7 @@ def test_members_that_are_frozen_meet_again_under_the_view_that_they_have() -> N
             await a.until_linked(b)
             await b.until_linked(a)
             b.unreachable = True
-            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            break_off(a.accepted[0])
             for one, other in ((a, b), (b, a)):
                 assert await one.says() == (other.me.uid, "broken")
             b.unreachable = False
@@ -261,7 +264,7 @@ def test_a_link_lost_just_before_its_leaver_s_view_is_told_while_a_round_needs_i
             await a.until_linked(oldest, b)
             await b.until_linked(oldest, a)
             b.unreachable = True
-            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            break_off(a.accepted[0])
             await a.until_linked(oldest)
             a.told.clear()  # whatever it could do about it under the view that has them both
             a.install(whole, left)

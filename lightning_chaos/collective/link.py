@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import ssl
 from collections import deque
 from typing import Any
 
@@ -12,6 +14,7 @@ from lightning_chaos.collective.frames import (
     FRAME_BYTES,
     GREETING_LENGTH,
     Frame,
+    FrameKind,
     Greeting,
     greeting_length,
     pack_greeting,
@@ -22,8 +25,10 @@ from lightning_chaos.collective.outflow import Outflow
 from lightning_chaos.collective.owners import LinkOwner
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
+from lightning_chaos.transport.dial import speak
 from lightning_chaos.transport.meter import LinkMeter
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.transport.packets import PacketSocket
 
 GREETING_TIMEOUT_S = 5.0
 METERED_BYTES = 64 << 10
@@ -53,6 +58,8 @@ class Link(asyncio.BufferedProtocol):
         self._owner = owner
         self._scratch = scratch
         self._greeting = greeting
+        self._packets: PacketSocket | None = None
+        """Shows how a train comes, and sends it apart; none behind TLS."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reason = ""
@@ -72,11 +79,28 @@ class Link(asyncio.BufferedProtocol):
 
     # ---- life --------------------------------------------------------------------------------
 
+    async def speak(
+        self,
+        sock: socket.socket,
+        *,
+        tls: ssl.SSLContext | None,
+        server_side: bool = False,
+        server_hostname: str = "",
+    ) -> None:
+        """Begin over a connected socket, see :func:`~lightning_chaos.transport.dial.speak`.
+
+        Raises:
+            OSError: the handshake failed; the socket is closed.
+        """
+        if tls is None:
+            sock = self._packets = PacketSocket(sock)
+        await speak(self, sock, tls=tls, server_side=server_side, server_hostname=server_hostname)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is up (called by asyncio)."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._outflow = Outflow(transport, self._emptied)
+        self._outflow = Outflow(transport, self._packets, self._emptied)
         # Pause as soon as the socket does not take all: at most one piece is ever copied.
         transport.set_write_buffer_limits(high=0)
         self._timer = asyncio.get_running_loop().call_later(
@@ -162,7 +186,7 @@ class Link(asyncio.BufferedProtocol):
         """So many bytes came (called by asyncio right after it read)."""
         self._target = self._target[nbytes:]
         if self._meter is not None and self._frame is not None:
-            self._meter.received(nbytes)
+            self._meter.received(nbytes, self._packets.stamp_t if self._packets else None)
         if self._frame is not None and self._landing is None:
             self._left -= nbytes
             if not len(self._target):
@@ -226,6 +250,8 @@ class Link(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         elif self._meter is not None and frame.length >= METERED_BYTES:
             self._meter.begin()  # its sender has all of it at hand
+        if self._packets is not None and frame.kind is FrameKind.TRAIN:
+            self._packets.start_stamps()
         if not len(self._target):
             self._payload_read()
 
@@ -233,6 +259,8 @@ class Link(asyncio.BufferedProtocol):
         frame, landing = self._frame, self._landing
         assert frame is not None
         self._frame = self._landing = None
+        if self._packets is not None:
+            self._packets.stop_stamps()
         if self._meter is not None:
             self._meter.end()
         self._step = self._header_read

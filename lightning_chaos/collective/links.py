@@ -16,7 +16,7 @@ from lightning_chaos.collective.outflow import PIECE_BYTES
 from lightning_chaos.collective.owners import LinksOwner
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member, Uid
 from lightning_chaos.transport.address import Address
-from lightning_chaos.transport.dial import Dialler, dial, send_at_once
+from lightning_chaos.transport.dial import Dialler, dial
 from lightning_chaos.transport.door import Kind
 from lightning_chaos.transport.pacer import Pacer
 
@@ -183,12 +183,9 @@ class DataLinks:
     async def _accept(self, sock: socket.socket) -> None:
         link = Link(self, self._scratch)
         self._links.add(link)
-        loop = asyncio.get_running_loop()
         try:
-            send_at_once(sock)
-            await loop.connect_accepted_socket(lambda: link, sock, ssl=self._accept_tls)
+            await link.speak(sock, tls=self._accept_tls, server_side=True)
         except BaseException as error:
-            sock.close()
             self._forget(link, "refused")
             if not isinstance(error, OSError):
                 raise
@@ -203,18 +200,10 @@ class DataLinks:
     async def _open(self, link: Link, member: Member, timeout_s: float) -> None:
         address = Address(member.host, member.port)
         sock = await dial(self._dialler, address, Kind.DATA, timeout_s)
-        try:
-            if self._closed:
-                raise OSError("this worker ends")
-            await asyncio.get_running_loop().create_connection(
-                lambda: link,
-                sock=sock,
-                ssl=self._dial_tls,
-                server_hostname=member.host if self._dial_tls else None,
-            )
-        except BaseException:
+        if self._closed:
             sock.close()
-            raise
+            raise OSError("this worker ends")
+        await link.speak(sock, tls=self._dial_tls, server_hostname=member.host)
 
     async def _say(self, member: Member, word: str, timeout_s: float) -> None:
         link = self._new_link(member, word)

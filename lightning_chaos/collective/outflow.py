@@ -6,8 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from lightning_chaos.collective.frames import Frame, pack
+from lightning_chaos.collective.frames import Frame, FrameKind, pack
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.transport.packets import PacketSocket
+from lightning_chaos.transport.train import TRAIN_WRITE_BYTES
 
 PIECE_BYTES = 256 << 10
 """Handed to the socket at once; what it does not take at once is copied by asyncio."""
@@ -20,16 +22,25 @@ class Outflow:
 
     Args:
         transport: of a connection that is up.
+        packets: its socket, if that can send a train apart.
         on_empty: called when the transport has all that was queued.
     """
 
-    def __init__(self, transport: asyncio.Transport, on_empty: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        packets: PacketSocket | None,
+        on_empty: Callable[[], None],
+    ) -> None:
         self._transport = transport
+        self._packets = packets
         self._on_empty = on_empty
         self._pacer: Pacer | None = None
         self._queue: deque[tuple[Frame, memoryview]] | None = None
         self._sending = memoryview(b"")
         """What is still to go of the frame begun."""
+        self._apart = False
+        """That frame is a train."""
         self._full = False
         self._timer: asyncio.TimerHandle | None = None
         """Runs while the pacer holds a piece back."""
@@ -46,6 +57,7 @@ class Outflow:
                 self._write(b"", self._sending)
             elif self._queue:
                 frame, payload = self._queue.popleft()
+                self._apart = frame.kind is FrameKind.TRAIN
                 self._write(pack(frame), payload)
             else:
                 self._on_empty()
@@ -69,7 +81,8 @@ class Outflow:
 
     def _write(self, head: bytes, payload: memoryview) -> None:
         assert self._pacer is not None
-        piece = payload[: PACED_PIECE_BYTES if self._pacer.limited else PIECE_BYTES]
+        most = PACED_PIECE_BYTES if self._pacer.limited else PIECE_BYTES
+        piece = payload[: TRAIN_WRITE_BYTES if self._apart else most]
         self._sending = payload[len(piece) :]
         wait_s = self._pacer.reserve(len(head) + len(piece))
         if wait_s > SHORTEST_WAIT_S:
@@ -85,7 +98,9 @@ class Outflow:
             self.pump()
 
     def _put(self, head: bytes, piece: memoryview) -> None:
-        if head and len(piece) <= PACED_PIECE_BYTES:
+        if self._packets is not None:
+            self._packets.apart = self._apart
+        if head and len(piece) <= PACED_PIECE_BYTES and not self._apart:
             self._transport.write(head + piece)
             return
         if head:

@@ -13,7 +13,7 @@ import ssl
 from lightning_chaos.errors import WireError
 from lightning_chaos.replication.inflow import HEAD_BYTES, Heard, Inflow
 from lightning_chaos.replication.wire import Pull, encode_pull
-from lightning_chaos.transport.dial import send_at_once
+from lightning_chaos.transport.dial import speak
 from lightning_chaos.transport.packets import PacketSocket
 from lightning_chaos.transport.rate import PassiveRate
 
@@ -57,21 +57,12 @@ class ShardChannel(asyncio.BufferedProtocol):
         Raises:
             OSError: the handshake failed.
         """
-        loop = asyncio.get_running_loop()
         packets = PacketSocket(sock)
+        packets.start_stamps()  # until shards are expected
         channel = cls(packets)
-        try:
-            send_at_once(packets)
-            if server_side:
-                await loop.connect_accepted_socket(lambda: channel, packets, ssl=tls)
-            else:
-                name = server_hostname if tls else None
-                await loop.create_connection(
-                    lambda: channel, sock=packets, ssl=tls, server_hostname=name
-                )
-        except BaseException:
-            packets.close()
-            raise
+        await speak(
+            channel, packets, tls=tls, server_side=server_side, server_hostname=server_hostname
+        )
         return channel
 
     def expect_shards(self, shard_bytes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import Any, Protocol
 
 from lightning_chaos.transport.address import Address
@@ -95,3 +96,36 @@ async def dial(dialler: Dialler, address: Address, kind: Kind, timeout_s: float)
         sock.close()
         raise
     return sock
+
+
+async def speak(
+    protocol: asyncio.BaseProtocol,
+    sock: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    server_side: bool = False,
+    server_hostname: str = "",
+) -> None:
+    """Let a protocol speak over a connected socket, which is its transport's from now on.
+
+    Args:
+        protocol: of asyncio.
+        sock: connected stream socket, preamble done.
+        tls: context for the handshake, None for plain bytes.
+        server_side: True on the accepting side (matters for TLS only).
+        server_hostname: name the server's certificate is checked against.
+
+    Raises:
+        OSError: the handshake failed; the socket is closed.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        send_at_once(sock)
+        if server_side:
+            await loop.connect_accepted_socket(lambda: protocol, sock, ssl=tls)
+        else:
+            name = server_hostname if tls else None
+            await loop.create_connection(lambda: protocol, sock=sock, ssl=tls, server_hostname=name)
+    except BaseException:
+        sock.close()
+        raise

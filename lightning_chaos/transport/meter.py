@@ -89,10 +89,15 @@ class LinkMeter:
         """What is in front of the train has to wait: its bytes will come all at once."""
         self._asked_at = None
 
-    def received(self, size: int) -> None:
-        """So many bytes came."""
+    def received(self, size: int, came_t: float | None = None) -> None:
+        """So many bytes were read now.
+
+        Args:
+            size: bytes.
+            came_t: when the last of them had come, seconds on the clock; None if only now.
+        """
         if self._coming is not None:
-            self._coming.append(Arrival(self._clock(), size))
+            self._coming.append(Arrival(self._clock() if came_t is None else came_t, size))
         else:
             self._transfers.received(self._clock(), size)
 

@@ -27,8 +27,8 @@ class PacketSocket(socket.socket):
     Event loops write by :meth:`send` and read by :meth:`recv_into`, so it is there that it acts.
     Linux stamps packets as they come, also those of TCP, and tells with a read the stamp of the
     last packet that the read took bytes of (since 4.14), so as long as they are wanted reads are
-    small; packets that wait unread may be joined, with the last one's stamp.  ``MSG_EOR`` keeps it
-    from joining what is written with what is written later (since 4.7).
+    small, and dear; packets that wait unread may be joined, with the last one's stamp.
+    ``MSG_EOR`` keeps it from joining what is written with what is written later (since 4.7).
 
     Args:
         sock: taken over; of no use afterwards.
@@ -38,8 +38,8 @@ class PacketSocket(socket.socket):
         timeout_s = sock.gettimeout()
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self.settimeout(timeout_s)
-        self._stamping = False
-        self._stamps_ahead_s = time.time() - time.monotonic()
+        self._stamped = self._stamping = False
+        self._stamps_ahead_s = 0.0
         """By how much the clock of stamps is ahead of the monotonic one."""
         self.stamp_t: float | None = None
         """When the last of what was read last had come, on the monotonic clock, seconds; None if
@@ -47,15 +47,19 @@ class PacketSocket(socket.socket):
         self.apart = False
         """What is written travels in packets of its own, and shares none with what follows."""
         if sys.platform == "linux":
+            # From the start: the kernel takes a while to begin, and stamps cost next to nothing.
             with contextlib.suppress(OSError):  # a sandbox may have none
                 self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-                self._stamping = True
+                self._stamped = True
+
+    def start_stamps(self) -> None:
+        """Read packet by packet from now on, each with its stamp, if there are stamps."""
+        self._stamping = self._stamped
+        self._stamps_ahead_s = time.time() - time.monotonic()  # the clock of stamps is set at times
 
     def stop_stamps(self) -> None:
         """Read as much as there is from now on, and cheaply."""
-        if self._stamping:
-            self._stamping, self.stamp_t = False, None
-            self.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 0)
+        self._stamping, self.stamp_t = False, None
 
     @override
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
