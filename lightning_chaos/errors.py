@@ -100,3 +100,21 @@ class ReplayError(ChaosError, RuntimeError):
 
 class LabError(ChaosError, RuntimeError):
     """The lab's network does not do what it was told to; the message says what is amiss."""
+
+
+_LONGEST_LINE = 1000
+
+
+def in_a_line(error: BaseException) -> str:
+    """Kind and message of any error, a user's too, as a line that can be logged and sent."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # its own message is one more mistake
+        text = ""
+    line = f"{type(error).__name__}: {text}".rstrip(": ")
+    return legible(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…")
+
+
+def legible(text: str) -> str:
+    """That text with an escape for whatever has no encoding, as names of files may hold."""
+    return text.encode(errors="backslashreplace").decode()

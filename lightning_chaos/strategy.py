@@ -22,7 +22,7 @@ from typing_extensions import override
 from lightning_chaos.callbacks import SelfHealing, SelfHealingHooks, ShardPull, ShardPullHooks
 from lightning_chaos.collective.reducer import Reducer
 from lightning_chaos.data.loader import elastic_loader, inspect_loader
-from lightning_chaos.errors import ConfigError, DataError, QuorumLost, StateError
+from lightning_chaos.errors import ConfigError, DataError, QuorumLost, StateError, in_a_line
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import View
 from lightning_chaos.replay.book import read_book
@@ -286,8 +286,7 @@ class ChaosHooks(Parts, Checkpoints):
         super().on_exception(exception)  # type: ignore[misc]
         if isinstance(exception, QuorumLost):
             exception.add_note(self.newest_checkpoint)
-        text = f"{type(exception).__name__}: {exception}".rstrip(": ")
-        self._close_node(text)
+        self._close_node(in_a_line(exception))
 
     def teardown(self) -> None:
         """Give everything back; what comes after a fit is this node's own."""

@@ -44,6 +44,9 @@ class Goal:
             manifest: checked.
             held: the learner's own state, None if it has none of use.
             uids: all donors; until there is a plan, all is the first one's.
+
+        Raises:
+            MemoryError: this machine has not got so much.
         """
         # not zeroed, so that the event loop does not stand still while the pages are touched
         buffer = np.empty(manifest.total_bytes, np.uint8).data

@@ -64,7 +64,7 @@ async def pull(
     Raises:
         ConfigError: a remembered rate that is not positive and finite.
         StateError: no donor is left; the message names each one's reason.
-        StateDeclined: because they cannot send their state.
+        StateDeclined: because they cannot send their state, or this machine cannot hold it.
     """
     caller = Caller(Ask(run, uid), dialler, tls, stall_s, max_bytes)
     return await _Pull(donors, company, caller, local_from, held, progress).run()
@@ -91,6 +91,8 @@ class _Pull:
         self._held = held
         self._progress = progress
         self._goal: Goal | None = None
+        self._hopeless = ""
+        """Why no donor can help, '' if one may."""
         self._schedule: Schedule | None = None
         self._local: object = None
         self._local_here = False
@@ -102,10 +104,12 @@ class _Pull:
     async def run(self) -> Pulled:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._attend(donor)) for donor in self._everybody]
-            while not self._complete and not all(donor.out for donor in self._donors):
+            while not (self._complete or self._hopeless or all(d.out for d in self._donors)):
                 await self._change()
             for task in tasks:
                 task.cancel()
+        if self._hopeless:
+            raise StateDeclined(self._hopeless)
         goal, schedule = self._goal, self._schedule
         if goal is None or schedule is None or not self._complete:
             reasons = "; ".join(f"{d.source.name}: {d.share.problem}" for d in self._donors)
@@ -269,12 +273,20 @@ class _Pull:
 
     def _choose(self) -> None:
         """Settle on a manifest once most donors have it, or all have spoken."""
-        if self._goal is not None:
+        if self._goal is not None or self._hopeless:
             return
         manifest = choice_of(self._donors, self._local_from)
         if manifest is None:
             return
-        self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
+        try:
+            self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
+        except MemoryError:
+            self._hopeless = (
+                f"the state has {manifest.total_bytes / 1e9:.1f} GB, for which this machine has "
+                "not memory enough: it is held twice while a node joins"
+            )
+            self._announce()
+            return
         portion = ALONE
         if self._company:
             portion = Portion(self._company.rank, len(self._fellows) + 1)
