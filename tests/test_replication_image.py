@@ -178,6 +178,14 @@ def test_a_value_that_cannot_travel_is_named_by_its_path(value: object, what: st
         image_of({"callbacks": {"Mine": {"queue": [0, value]}}})
 
 
+@pytest.mark.parametrize(
+    "tree", ["caf\udce9", {"caf\udce9": 1}, {"caf\udce9"}, [pathlib.Path("caf\udce9")]]
+)
+def test_text_that_has_no_encoding_is_named(tree: object) -> None:
+    with pytest.raises(StateError, match=r"^local holds 'caf\\udce9', which has no encoding"):
+        pack(tree, "local")
+
+
 def test_a_tree_that_holds_itself_is_refused() -> None:
     tree: list[object] = []
     tree.append(tree)

@@ -71,7 +71,13 @@ class Layout:
         """
         self.pieces: list[tuple[int, memoryview]] = []
         self.tensor_bytes = 0
-        self.structure = msgspec.msgpack.encode(self._node(tree, name, 0))
+        try:
+            self.structure = msgspec.msgpack.encode(self._node(tree, name, 0))
+        except UnicodeEncodeError as error:  # as a path with bytes that are no text
+            raise StateError(
+                f"{name or 'the state'} holds {error.object!r}, which has no encoding and cannot "
+                "be sent to a newcomer"
+            ) from None
 
     def _node(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)

@@ -14,7 +14,7 @@ from typing import Literal, cast, get_args
 
 from lightning_chaos import agent
 from lightning_chaos.data.paces import SlowMode
-from lightning_chaos.errors import ConfigError
+from lightning_chaos.errors import ConfigError, legible
 from lightning_chaos.peer.discovery import default_run
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
 from lightning_chaos.transport.relayed import dialler_for
@@ -142,7 +142,7 @@ def resolve(
     if "/" in settings.node:
         raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
     for said, name in (("run=, CHAOS_RUN", settings.run), ("node=, CHAOS_NODE", settings.node)):
-        if not name.isprintable():
+        if legible(name) != name or any(c < " " for c in name):
             raise ConfigError(f"{name!r} ({said}) cannot be a name: use characters that show")
     dialler_for(settings.relay, settings.node)  # refuses one that is not on this machine
     for name in (settings.host, *(a.host for a in settings.peers)):
