@@ -8,13 +8,13 @@ INSTALL := pip install --quiet --no-compile -c constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
 # The longest first, as they go two at a time.
 SMOKES := $(addprefix smoke-,unlike events links overlap pull \
-  allreduce slow rates scaling planning planning_reduce)
+  allreduce slow rates scaling soak planning planning_reduce)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test ready lint bench bench-smoke $(SMOKES) soak simulate docs build clean
+.PHONY: help demo test ready search alone lint bench bench-smoke $(SMOKES) soak simulate docs build clean
 .DELETE_ON_ERROR:
 # Side by side go only the parts that `make test` asks for in a make of its own.
-ifeq ($(filter ready $(SMOKES),$(MAKECMDGOALS)),)
+ifeq ($(filter ready alone $(SMOKES),$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
 
@@ -32,12 +32,18 @@ endef
 
 # The tests run against the wheel, in an environment of its own that has not seen the sources.
 test: ## lint, all tests against the built wheel, the benches once
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target ready
-	$(MAKE) --no-print-directory bench-smoke
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target ready $(SMOKES)
 	$(WHEEL_VENV)/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
 	cd $(WHEEL_VENV) && bin/python -P -c \
 	  'import lightning_chaos as c, sys; sys.exit("site-packages" not in c.__file__)'
-	$(call pytest,-m "not alone" --numprocesses=2 --dist=worksteal)
+	$(call pytest,-m "not (alone or search)" --numprocesses=3 --dist=worksteal) # one of them waits
+	$(MAKE) --no-print-directory --jobs=2 search alone
+
+# It gets the processors only while none of the real nodes wants them, which mostly wait.
+search:
+	@( $(call pytest,-m search) ) >.make/search 2>&1; code=$$?; cat .make/search; exit $$code
+
+alone:
 	$(call pytest,-m alone)
 
 # Two environments take half a minute each, on one core each.

@@ -23,7 +23,8 @@ from doors import dialler_of, open_to, payload_of
 
 from lightning_chaos.errors import ConfigError, WireError
 from lightning_chaos.replication.gauge import Gauge
-from lightning_chaos.replication.shard_channel import Arrived, ShardChannel, TrainSeen
+from lightning_chaos.replication.inflow import Arrived, TrainSeen
+from lightning_chaos.replication.shard_channel import ShardChannel
 from lightning_chaos.replication.wire import Shard, Train, Want
 from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.relays import Relays

@@ -8,7 +8,7 @@ user's callbacks, brings this node back when it fell out, and logs the figures o
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning.pytorch as pl
 from typing_extensions import override
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_chaos.skin.samples import Samples
 
 log = logging.getLogger(__name__)
+C = TypeVar("C")
 
 
 class ShardPullHooks:
@@ -191,3 +192,13 @@ class SelfHealing(SelfHealingHooks, pl.Callback):
     @override
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         SelfHealingHooks.on_train_batch_end(self, trainer, pl_module)
+
+
+def ensured(callbacks: list[Any], kind: type[C]) -> C:
+    """The first callback of that kind; a new one, added to the others, if there is none."""
+    for callback in callbacks:
+        if isinstance(callback, kind):
+            return callback
+    added = kind()
+    callbacks.append(added)
+    return added

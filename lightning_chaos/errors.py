@@ -8,8 +8,8 @@ ChaosError
 │   └── LineageError        because this node has the newer state
 ├── RunFinished             the run this node looked for has ended already
 ├── WireError               a malformed, truncated or oversized message
-├── StateError              training state that cannot be laid out or pulled
-│   └── StateDeclined       because the members cannot send theirs
+├── StateError              training state that cannot be laid out, pulled, saved or loaded
+│   └── StateDeclined       because members cannot send theirs, or this node cannot take it
 ├── DataError               a DataLoader that cannot be shared exactly
 ├── PlanError               a plan that cannot be made, or not be proved the best
 ├── OperationMismatch       members asked for different operations under one number
@@ -67,11 +67,11 @@ class WireError(ChaosError):
 
 
 class StateError(ChaosError, RuntimeError):
-    """The training state cannot be laid out, pulled or restored."""
+    """The training state cannot be laid out, pulled, saved or restored."""
 
 
 class StateDeclined(StateError):
-    """The members cannot send their state, now or later; the message says why."""
+    """The members cannot send their state, or this node not take it, now or later; says why."""
 
 
 class DataError(ChaosError, ValueError):

@@ -14,15 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from lightning_chaos.callbacks import SelfHealing, SelfHealingHooks, ShardPull, ShardPullHooks
+from lightning_chaos.callbacks import (
+    SelfHealing,
+    SelfHealingHooks,
+    ShardPull,
+    ShardPullHooks,
+    ensured,
+)
 from lightning_chaos.collective.reducer import Reducer
 from lightning_chaos.data.loader import elastic_loader, inspect_loader
-from lightning_chaos.errors import ConfigError, DataError, QuorumLost, StateError, in_a_line
+from lightning_chaos.errors import DataError, QuorumLost, StateError, in_a_line
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import View
 from lightning_chaos.replay.book import read_book
@@ -30,10 +35,11 @@ from lightning_chaos.replay.node import ReplayNode
 from lightning_chaos.replay.parts import Parts
 from lightning_chaos.replay.quiet import quiet
 from lightning_chaos.replication.image import check_sendable
-from lightning_chaos.skin.chance import begin_common_chance
+from lightning_chaos.skin.chance import begin_common_chance, seed_of_script
 from lightning_chaos.skin.checkpoints import Checkpoints
 from lightning_chaos.skin.fingerprint import settings_of
 from lightning_chaos.skin.leaving import LeftRun, PoliteSignals
+from lightning_chaos.skin.limits import check_devices, check_fit, check_reload
 from lightning_chaos.skin.samples import Samples
 from lightning_chaos.skin.settings import Settings, resolve
 from lightning_chaos.skin.story import Story
@@ -160,33 +166,18 @@ class ChaosHooks(Parts, Checkpoints):
     def setup_environment(self) -> None:
         """Found the run or find it, before anything asks for a rank."""
         super().setup_environment()  # type: ignore[misc]
-        devices = self.parallel_devices or []  # type: ignore[attr-defined]
-        if len(devices) > 1:
-            raise ConfigError(
-                f"devices={len(devices)}: a node has one device; start one process per device"
-            )
+        check_devices(len(self.parallel_devices or []))  # type: ignore[attr-defined]
         if self._trainer.state.fn == "fit":
             # Members share samples out themselves; each validates on the whole set.
             self._trainer._accelerator_connector.use_distributed_sampler = False
-            self._add_callbacks()
+            self._pull = ensured(self._trainer.callbacks, self.pull_class)
+            self._healing = ensured(self._trainer.callbacks, self.healing_class)
             if self.settings.replay:
-                self._open_replay()
+                quiet(self._trainer)
+                self._node = ReplayNode(read_book(Path(self.settings.replay)), self)
             else:
                 resuming = self._look_back()
                 self._tell_restart(self._open_node(self._past, resuming=resuming))
-
-    def _open_replay(self) -> None:
-        quiet(self._trainer)
-        self._node = ReplayNode(read_book(Path(self.settings.replay)), self)
-
-    def _add_callbacks(self) -> None:
-        callbacks = self._trainer.callbacks
-        for name, kind in (("_pull", self.pull_class), ("_healing", self.healing_class)):
-            found = next((c for c in callbacks if isinstance(c, kind)), None)
-            if found is None:
-                found = kind()
-                callbacks.append(found)
-            setattr(self, name, found)
 
     def process_dataloader(self, dataloader: Any) -> Any:
         """The training loader follows the ledger; the others stay as they are."""
@@ -195,22 +186,16 @@ class ChaosHooks(Parts, Checkpoints):
         if self._node is None or not trainer.training:
             return dataloader
         facts = inspect_loader(dataloader)
-        if self._samples is not None and facts != self._samples.facts:
-            raise DataError(
-                f"the training loader was reloaded with {facts} after {self._samples.facts}: what "
-                "is trained on cannot change during a run"
-            )
         assert isinstance(dataloader, DataLoader)
         if self._samples is None:
-            # Of a script that does not seed at all, torch's own is any number.
-            seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
-            settings = self.settings
+            settings, seed = self.settings, seed_of_script()
             self._samples = Samples(
                 trainer, facts, seed, self._begin_round, settings.min_members, settings.slow
             )
             assert self._healing is not None
             self._samples.resume(self._healing.resumed)
             self._healing.samples, self._healing.resumed = self._samples, {}
+        check_reload(facts, self._samples.facts)
         if self.settings.replay:
             self.read_for_others(dataloader, self._samples)
         return elastic_loader(dataloader, self._samples)
@@ -221,13 +206,7 @@ class ChaosHooks(Parts, Checkpoints):
         trainer = self._trainer
         if self._samples is None:
             raise DataError("there is no training loader that could be shared")
-        if len(trainer.fit_loop._combined_loader.flattened) > 1:
-            raise DataError("Several training loaders at once cannot be shared; pass one.")
-        if trainer._val_check_time_interval is not None:
-            raise ConfigError(
-                "val_check_interval is a time: each member would look at its own clock. Give a "
-                "number of batches or a part of the epoch"
-            )
+        check_fit(trainer)
         self._reducer = Reducer(self.lightning_module, buffers=self.settings.buffers)  # type: ignore[attr-defined]
         self._set_up_validation()
         check_sendable(*self._state())

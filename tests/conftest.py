@@ -30,14 +30,19 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what can bear nothing beside it; skip what needs root where there is none."""
+    """Mark what can bear nothing beside it; skip what needs root where there is none.
+
+    What takes longest and needs least goes first, so that others end before it.
+    """
     is_root = os.geteuid() == 0
     for item in items:
         markers = {marker.name for marker in item.iter_markers()}
-        if markers & {"cold", "root"} or not REAL.isdisjoint(getattr(item, "fixturenames", ())):
+        real = "root" in markers or not REAL.isdisjoint(getattr(item, "fixturenames", ()))
+        if real and "patient" not in markers:
             item.add_marker(pytest.mark.alone)
         if "root" in markers and not is_root:
             item.add_marker(pytest.mark.skip(reason="needs root (network namespaces)"))
+    items.sort(key=lambda item: item.get_closest_marker("patient") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 _PIDFD_GETFD = 438
 _LAST_DATA_RECV = 52
@@ -36,12 +37,14 @@ def control_sockets(pid: int) -> list[socket.socket]:
     return found
 
 
-def longest_silences(pids: dict[str, int], seconds: float) -> dict[tuple[str, str], float]:
+def longest_silences(
+    pids: dict[str, int], over: Callable[[], bool]
+) -> dict[tuple[str, str], float]:
     """Watch the control connections of these peers.
 
     Args:
         pids: of the peer processes, by node.
-        seconds: for how long.
+        over: whether that is enough; asked every hundredth of a second, and bounded itself.
 
     Returns:
         By (hearing node, address of the other): the longest time in which nothing came, seconds,
@@ -49,9 +52,8 @@ def longest_silences(pids: dict[str, int], seconds: float) -> dict[tuple[str, st
     """
     socks = {node: control_sockets(pid) for node, pid in pids.items()}
     longest: dict[tuple[str, str], float] = {}
-    deadline = time.monotonic() + seconds
     try:
-        while time.monotonic() < deadline:
+        while not over():
             for node, own in socks.items():
                 now: dict[str, float] = {}
                 for sock in own:  # two nodes may hold two connections, and use one of them

@@ -1,14 +1,14 @@
-"""What no reduction by trees can beat, by linear programming: the oracle of reduce plans."""
+"""What no trees can beat, by linear programming: the oracle of reduce plans and of multicasts."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from itertools import combinations, product
 
 import numpy as np
 from scipy.optimize import linprog
-from scipy.sparse import lil_array
+from scipy.sparse import lil_array, vstack
 
 from lightning_chaos.planning.graph import Cap, Graph, Link
 
@@ -30,6 +30,24 @@ def random_graph(rng: random.Random, members: int) -> Graph:
         if rng.random() < capped
     }
     return Graph(names, links, caps)
+
+
+def random_multicast(rng: random.Random, donors: int, newcomers: int) -> Graph:
+    """o0, o1 … and n0, n1 …; links from o0 to every newcomer, others and caps all, some or none."""
+    old = [f"o{i}" for i in range(donors)]
+    new = [f"n{i}" for i in range(newcomers)]
+    density, capped = rng.choice((0.3, 0.7, 1.0)), rng.choice((0, 0.5, 1))
+    links = {
+        (a, b): Link(rng.choice((10.0, 100.0, rng.uniform(20, 1000))), 1.0)
+        for a, b in product([*old, *new], new)
+        if a != b and (a == "o0" or rng.random() < density)
+    }
+    caps = {
+        name: Cap(rng.uniform(50, 1500), rng.uniform(50, 1500))
+        for name in (*old, *new)
+        if rng.random() < capped
+    }
+    return Graph((*old, *new), links, caps)
 
 
 def two_way(graph: Graph) -> dict[tuple[int, int], float]:
@@ -91,6 +109,49 @@ def flow_optimum(graph: Graph) -> float:
     found = linprog(cost, upper.tocsr(), np.zeros(row), equal.tocsr(), wanted, method="highs")
     assert found.status == 0, found.message
     return scale / float(found.fun)
+
+
+def multicast_optimum(graph: Graph, newcomers: Sequence[str]) -> float:
+    """Mbit/s at which all newcomers can be sent the same, without a list of trees.
+
+    Wanted: rates of links such that as much as that can flow to each newcomer from the others, who
+    all have it, at those rates; the flows to different newcomers do not add up (the network coding
+    bound, which trees reach where everybody wants everything: Edmonds 1973, "Edge-disjoint
+    branchings").
+    """
+    links = [link for link in graph.links if link[1] in newcomers]
+    width, last = len(links), len(links) * (1 + len(newcomers))  # rates, a flow to each, the sum
+    flows = lil_array((width * len(newcomers), last + 1))
+    kept = lil_array((len(newcomers) ** 2, last + 1))
+    for k in range(len(newcomers)):
+        for i, (sender, receiver) in enumerate(links):
+            flow = width * (k + 1) + i
+            flows[width * k + i, [flow, i]] = 1, -1
+            for end, sign in ((receiver, 1), (sender, -1)):
+                if end in newcomers:
+                    kept[k * len(newcomers) + newcomers.index(end), flow] = sign
+        kept[k * len(newcomers) + k, last] = -1
+    ends = [(name, end) for name in graph.members for end in (0, 1)]
+    cards, most = lil_array((len(ends), last + 1)), np.zeros(len(ends))
+    for row, (name, end) in enumerate(ends):
+        cap_mbit = (graph.cap(name).up_mbit, graph.cap(name).down_mbit)[end]
+        if cap_mbit < np.inf:
+            most[row] = cap_mbit
+            cards[row, [i for i, link in enumerate(links) if link[end] == name]] = 1
+    cost = np.zeros(last + 1)
+    cost[last] = -1
+    bounds = [(0, graph.links[link].rate_mbit) for link in links]
+    found = linprog(
+        cost,
+        vstack([flows, cards]).tocsr(),
+        np.concatenate([np.zeros(width * len(newcomers)), most]),
+        kept.tocsr(),
+        np.zeros(len(newcomers) ** 2),
+        bounds=[*bounds, *[(0, None)] * (last + 1 - width)],
+        method="highs",
+    )
+    assert found.status == 0, found.message
+    return -float(found.fun)
 
 
 def brute_force(graph: Graph) -> float:

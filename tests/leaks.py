@@ -101,18 +101,20 @@ def changed_handlers(before: dict[int, Any]) -> list[str]:
 
 def _processes() -> dict[tuple[str, Any], str]:
     mark, me = os.environ.get(MARK), psutil.Process()
-    children = {child.pid for child in me.children(recursive=True)}
+    family = {me.pid}
     found: dict[tuple[str, Any], str] = {}
-    for process in psutil.process_iter():
+    for process in sorted(psutil.process_iter(), key=_begun):  # parents before their children
         try:
             if process == me or process.create_time() < me.create_time():
                 continue  # none that is older was started by this one
-            if process.pid not in children and process.environ().get(MARK) != mark:
+            if process.ppid() in family:
+                family.add(process.pid)
+            elif process.environ().get(MARK) != mark:
                 continue
             command = " ".join(process.cmdline())[:120]
         except psutil.ZombieProcess:
             command = "ended and not waited for"
-            if process.pid not in children:  # somebody else's, init's say, to wait for
+            if process.pid not in family:  # somebody else's, init's say, to wait for
                 continue
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -120,6 +122,13 @@ def _processes() -> dict[tuple[str, Any], str]:
             key = (process.pid, process.create_time())
             found["process", key] = f"process {process.pid}: {command}"
     return found
+
+
+def _begun(process: psutil.Process) -> tuple[float, int]:
+    try:
+        return process.create_time(), process.pid
+    except psutil.NoSuchProcess:
+        return 0.0, process.pid
 
 
 def _threads() -> dict[tuple[str, Any], str]:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Set
 import msgspec
 import pytest
 
-from lightning_chaos.collective.actions import Landing, Verdict
+from lightning_chaos.collective.actions import Finished, Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
 from lightning_chaos.collective.operation import Operation
+from lightning_chaos.collective.succession import Succession
 from lightning_chaos.protocol import change, flush, islands, proposer, quorum, standing
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.evidence import Evidence
@@ -122,13 +123,14 @@ def half_a_round_counts_as_whole(patch: Patch) -> None:
 
 def the_last_result_is_freed_early(patch: Patch) -> None:
     """Let a result go when it is here, not when all others have it."""
-    right = Exchange._finish
+    right = Succession.finish
 
-    def finish(self: Exchange, operation: Operation) -> None:
-        right(self, operation)
-        self._previous = None
+    def finish(self: Succession, operation: Operation) -> Finished:
+        finished = right(self, operation)
+        self.kept = None
+        return finished
 
-    patch.setattr(Exchange, "_finish", finish)
+    patch.setattr(Succession, "finish", finish)
 
 
 def a_learner_contributes(patch: Patch) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from lightning_chaos.collective.actions import Action, Misbehaved, Send, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind, tag_of
-from lightning_chaos.collective.layout import HEADER
+from lightning_chaos.collective.layout import HEADER, Chunk, Layout
 from lightning_chaos.collective.roots import Part, pack_parts
 from lightning_chaos.protocol.values import Decision, OpId
 
@@ -154,7 +154,7 @@ def test_a_sum_takes_no_more_memory_than_the_children_give() -> None:
     exchange = begun(B, "abcd", ("ac", "ad", "bd"))
     limit = 2 * (MAX_PAYLOAD_BYTES // 4)
     assert f"{limit} bytes" in refused(exchange, C, frame(GIVES, HEADER, length=limit))
-    operation = exchange._current
+    operation = exchange._ops.current
     assert operation is not None
     attempt = operation.attempt
     given = sum(len(attempt.place(c).children) * c.length for c in attempt.layout.chunks)
@@ -207,6 +207,27 @@ def test_lateness_counts_from_the_last_frame_that_came() -> None:
     arrive(exchange, B, frame(GIVES, HEADER, length=len(payload)), payload)
     now = 10.0
     assert exchange.late() == (FIRST, 1.0, {B: 1, C: 1})
+
+
+def test_how_far_debtors_are_is_worked_out_once_for_each_tree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large model has thousands of chunks, and this is asked five times a second."""
+    asked = 0
+    height = Layout.height
+
+    def counted(self: Layout, chunk: Chunk, uid: str) -> int:
+        nonlocal asked
+        asked += 1
+        return height(self, chunk, uid)
+
+    monkeypatch.setattr(Layout, "height", counted)
+    exchange = Exchange(A, lambda: 5.0)
+    exchange.install(view_of(1, "abc"), None)
+    buckets = [(12 * i, 12) for i in range(50)]
+    exchange.begin(FIRST, "gradients", b"", np.zeros(150, np.float32), 1.0, buckets)
+    assert exchange.late() == (FIRST, 0.0, {B: 1, C: 1})
+    assert asked <= 2 * 3
 
 
 def test_lateness_counts_from_the_attempt_under_way() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -29,11 +31,10 @@ from lab_sockets import (
     until,
 )
 
-from lightning_chaos.errors import AddressError, ConfigError
+from lightning_chaos.errors import AddressError, ConfigError, LabError
 from lightning_chaos.skin.settings import resolve
-from lightning_chaos.testing.lab.carriage import KERNEL_BYTES
 from lightning_chaos.testing.lab.conditions import Cut, Shape, bandwidth_delay_bytes
-from lightning_chaos.testing.lab.relays import Relays
+from lightning_chaos.testing.lab.relays import KERNEL_BYTES, Relays
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import dial_tcp
 from lightning_chaos.transport.door import open_door
@@ -355,7 +356,7 @@ def test_a_relay_that_ends_resets_what_it_carried_and_is_named_when_it_is_missed
                         await receive(end)
         with pytest.raises(OSError, match=r"the relay .*CHAOS_RELAY\) cannot be reached"):
             await RelayedDialler(relays.address, "a")(Address("127.0.0.1", 1), BOUND_S)
-        with pytest.raises(RuntimeError, match="relay process"):
+        with pytest.raises(RuntimeError, match="the lab's relay"):
             relays.heal()
 
     play(scene())
@@ -388,12 +389,54 @@ async def _say_and_hear_nothing(relays: Relays, words: bytes) -> None:
 def test_what_is_no_call_is_closed_and_disturbs_nobody(relays: Relays) -> None:
     async def scene() -> None:
         async with connected(relays, "a", "b") as (near, far):
-            for words in (b"GET / HTTP/1.1\r\n\r\n", b"\x00\x03abc", b""):
+            stranger = b"127.0.0.1\x001\0" + 300 * b"n" + b"\0"
+            for words in (
+                b"GET / HTTP/1.1\r\n\r\n",
+                b"\x00\x03abc",
+                b"\x00\x03\0\0\0",
+                len(stranger).to_bytes(2, "big") + stranger,
+                b"",
+            ):
                 with contextlib.suppress(OSError):  # it may reset at any moment
                     await _say_and_hear_nothing(relays, words)
             await trip_s(near, far)
 
     play(scene())
+
+
+def test_without_a_compiler_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="with gcc or clang; install one"):
+        Relays()
+
+
+def test_a_compiler_that_refuses_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = tmp_path / "gcc"
+    compiler.write_text("#!/bin/sh\necho no such luck >&2; exit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ConfigError, match="no such luck"):
+        Relays()
+
+
+def test_where_nothing_can_be_kept_the_error_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
+        Relays()
+
+
+def test_a_name_that_cannot_be_told_is_refused_and_costs_nothing(relays: Relays) -> None:
+    with pytest.raises(LabError, match="not understood: cut"):
+        relays.cut("a\tb", "c")
+    with pytest.raises(LabError, match="not understood: place"):
+        relays.place("n" * 300, Address("127.0.0.1", 1))
+    assert relays.connections() == 0
 
 
 # ---- what can be said ------------------------------------------------------------------------

@@ -232,6 +232,7 @@ def test_a_newcomer_whose_run_finishes_while_it_gets_ready_ends_well(cluster: Ma
     holds["late"].unlink()
     assert run.wait_exit("late", 10.0) == 0, run.tail("late")
     assert "Nothing is left to train." in run.tail("late")
+    run.kill_peer("a")  # nobody else comes that it would have to be told
 
 
 def test_status_shows_a_live_run_and_stop_ends_it(cluster: MakeCluster) -> None:

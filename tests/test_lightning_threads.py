@@ -12,8 +12,6 @@ from lightning_chaos.testing.launch import ForkServer
 
 pytestmark = pytest.mark.alone
 
-pytestmark = pytest.mark.alone
-
 
 def test_nodes_on_one_machine_use_one_thread_each_unless_their_users_have_chosen(
     tmp_path: Path,

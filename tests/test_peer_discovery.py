@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lightning_chaos.errors import AddressError
+from lightning_chaos.peer.caller import Caller
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.discovery import DiscoveryDir, default_run, runtime_dir
 from lightning_chaos.peer.links import Links
@@ -46,10 +47,8 @@ class Node:
         self.me = member(name, door.getsockname()[1])
         self.events: list[Event] = []
         self.links = Links(
-            self.me,
-            run,
+            Caller(self.me, run, insecure=False),
             timeout_of=lambda _: 0.3,
-            insecure=False,
             emit=self.events.append,
             in_view=lambda _: False,
             spawn=group.create_task,

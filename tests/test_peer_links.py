@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 
 from lightning_chaos.errors import JoinError
+from lightning_chaos.peer.caller import Caller
 from lightning_chaos.peer.greeting import greet
 from lightning_chaos.peer.links import Links
 from lightning_chaos.peer.machine import machine_key
@@ -35,7 +36,9 @@ async def until(condition: Callable[[], bool], bound_s: float = 5.0) -> None:
 class Peer:
     """Links with a door; remembers what was reported and which sockets were dialled."""
 
-    def __init__(self, name: str, group: asyncio.TaskGroup, run: str, pid: int) -> None:
+    def __init__(
+        self, name: str, group: asyncio.TaskGroup, run: str, pid: int, insecure: bool
+    ) -> None:
         self.door = open_door("127.0.0.1", 0)
         port = self.door.getsockname()[1]
         self.me = Member(name, time.time_ns(), "127.0.0.1", port, machine_key(), pid)
@@ -43,14 +46,11 @@ class Peer:
         self.view: set[str] = set()
         self.dialled: list[socket.socket] = []
         self.links = Links(
-            self.me,
-            run,
+            Caller(self.me, run, insecure=insecure, dialler=self._dial),
             timeout_of=lambda _: 0.4,
-            insecure=False,
             emit=self.events.append,
             in_view=lambda uid: uid in self.view,
             spawn=group.create_task,
-            dialler=self._dial,
         )
         self._group = group
         self._accepting = group.create_task(self._accept())
@@ -99,9 +99,12 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def peers(*names: str, run: str = "r", pid: int | None = None) -> AsyncIterator[list[Peer]]:
+async def peers(
+    *names: str, run: str = "r", pid: int | None = None, insecure: bool = False
+) -> AsyncIterator[list[Peer]]:
+    pid = os.getpid() if pid is None else pid
     async with asyncio.TaskGroup() as group:
-        found = [Peer(name, group, run, os.getpid() if pid is None else pid) for name in names]
+        found = [Peer(name, group, run, pid, insecure) for name in names]
         try:
             yield found
         finally:
@@ -278,8 +281,7 @@ def test_a_member_with_an_impossible_address_is_reported_and_the_peer_goes_on(
     host: str, port: int
 ) -> None:
     async def scene() -> None:
-        async with peers("a") as (a,):
-            a.links._insecure = True
+        async with peers("a", insecure=True) as (a,):
             a.links.connect(Member("odd", 1, host, port))
             await until(lambda: len(a.unlinked) == 1)
             assert f"{host}:{port}" in a.unlinked[0].reason
@@ -421,5 +423,50 @@ def test_what_could_not_be_sent_comes_back_with_the_news_that_the_link_is_lost()
             a.links.send(b.me.uid, Status(1, 1))
             await until(lambda: len(a.unlinked) == 1)
             assert a.unlinked[0].unsent == (StopRequest("meanwhile"),)
+
+    asyncio.run(scene())
+
+
+def test_a_link_that_is_lost_the_moment_its_dialling_ends_is_dialled_again() -> None:
+    async def scene() -> None:
+        async with peers("a", "b") as (a, b):
+            spawn, lost = a.links._spawn, asyncio.Event()
+
+            def spawn_and_lose(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+                task = spawn(work)
+                if not lost.is_set() and b.me.uid not in a.links.up:
+                    task.add_done_callback(lambda _: lose())
+                return task
+
+            def lose() -> None:
+                lost.set()
+                a.links.redial(b.me.uid, "silent")
+
+            a.links._spawn = spawn_and_lose
+            a.links.connect(b.me)
+            await lost.wait()
+            while not b.heard:
+                a.links.send(b.me.uid, StopRequest("again"))
+                await asyncio.sleep(0.005)
+
+    asyncio.run(asyncio.wait_for(scene(), 5.0))
+
+
+def test_a_neighbour_that_reads_nothing_is_let_go() -> None:
+    """A visitor that was stopped (Ctrl-Z) would be kept heartbeats for, for as long as it is."""
+
+    async def scene() -> None:
+        async with peers("a") as (a,), stranger(a) as channel:
+            visitor = Member("visitor", 1, "127.0.0.1", 0)
+            channel.send(encode(Hello(PROTOCOL_VERSION, "r", visitor)))
+            await until(lambda: a.events == [Linked(visitor)])
+            channel._transport.pause_reading()
+            heartbeat = Status(1, 1, waiting="x" * 50_000)
+            for _ in range(2000):
+                a.links.send(visitor.uid, heartbeat)
+                await asyncio.sleep(0)
+                if a.unlinked:
+                    return
+            raise AssertionError("it is kept")
 
     asyncio.run(scene())

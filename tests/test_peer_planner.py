@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -57,6 +58,20 @@ def test_of_what_is_asked_before_there_is_time_only_the_last_is_answered() -> No
         assert (await answers.get()).graph == ask(300.0).graph
         planner.ask(ask(400.0))
         assert (await answers.get()).graph == ask(400.0).graph
+
+    with_planner(story)
+
+
+def test_while_a_plan_is_made_the_loop_gets_its_turn_sooner_than_usual() -> None:
+    async def story(planner: Planner, answers: asyncio.Queue[Replanned]) -> None:
+        usual_s = sys.getswitchinterval()
+        planner.ask(ask(100.0))
+        turns_s = set()
+        while answers.empty():
+            await asyncio.sleep(0)
+            turns_s.add(sys.getswitchinterval())
+        assert min(turns_s) <= usual_s / 10
+        assert sys.getswitchinterval() == usual_s
 
     with_planner(story)
 

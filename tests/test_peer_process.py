@@ -31,7 +31,6 @@ from lightning_chaos.transport.dial import dial, dial_tcp
 from lightning_chaos.transport.door import Kind, open_door
 from lightning_chaos.visit import look
 
-pytestmark = pytest.mark.alone
 needs_proc = pytest.mark.skipif(not machine_key(), reason="needs /proc to see other processes")
 SETTINGS = (("model", "a"),)
 MessageT = TypeVar("MessageT", bound=local.Local)

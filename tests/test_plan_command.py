@@ -119,16 +119,29 @@ def test_several_newcomers_pass_on_what_they_have() -> None:
     assert {name for name in POLICIES if row(printed, name)} == set(POLICIES)
 
 
-def test_under_the_policies_of_others_several_newcomers_come_in_turn(twins: Path) -> None:
+def test_under_the_policies_of_others_several_newcomers_share_the_donors(twins: Path) -> None:
     printed = plan(twins, "--policy", "elan")
-    # b alone, 64 MB at 300 Mbit/s for each of the two
+    # b alone, 64 MB at half of 300 Mbit/s for each of the two: a alone has only 100
     told = " ".join(printed.split())
-    assert "elan: new pulls 64.0 MB, b alone ┏" in told
-    assert "two pulls 64.0 MB, b alone, when those before it are served (1.707 s)" in told
+    for newcomer in ("new", "two"):
+        assert f"elan: {newcomer} pulls 64.0 MB, b alone ┏" in told
+    assert row(printed, "b") == ["b", "150", "0.000 s", "", "64.0", "100.0%", "3.413 s"]
     assert "predicted 3.413 s" in printed
     assert row(printed, "elan")[2:] == ["3.413 s", "2.667", "3.413 s"]
+    # half of it from a, at half of 100 Mbit/s
+    assert row(printed, "autoscaling")[2] == "5.120 s"
     # written, 30 s, and read by four at 1 Gbit/s, once for all
     assert row(printed, "pollux")[2] == f"{30 + 5 * 0.512:.1f} s"
+
+
+def test_under_elan_newcomers_take_different_members_where_that_is_quicker(twins: Path) -> None:
+    text = twins.read_text().replace("a: {up_mbit: 100}, ", "")
+    for way in ("a -> new", "a -> two"):
+        text = text.replace(f"{way}: {{rate_mbit: 100", f"{way}: {{rate_mbit: 250")
+    twins.write_text(text)
+    printed = plan(twins, "--policy", "elan")
+    # 64 MB each, one from b at 300, one from a at 250 Mbit/s
+    assert row(printed, "elan")[1:] == ["b alone, a alone", "2.048 s", "3.200", "2.048 s"]
 
 
 def test_the_solver_proves_what_each_of_several_newcomers_could_have_alone(twins: Path) -> None:
@@ -143,8 +156,8 @@ def test_what_several_newcomers_get_is_drawn(twins: Path, tmp_path: Path, policy
     chart = tmp_path / "chart.svg"
     plan(twins, "--policy", policy, "--plot", str(chart))
     drawn = chart.read_text()
-    sources = ["a", "b", "two"] if policy == "chaos" else ["a", "b"]
-    assert all(f"<!-- {source} → new -->" in drawn for source in sources)
+    ways = ["new → two", "two → new"] if policy == "chaos" else ["b → new", "b → two"]
+    assert all(f"<!-- {way} -->" in drawn for way in ways)
     assert f"{policy}: each of new, two has its state after" in drawn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from optimality import checked_pull
 
 from lightning_chaos.errors import ConfigError
+from lightning_chaos.planning import chain
 from lightning_chaos.planning.chain import plan_over_chain, shard_chain
-from lightning_chaos.planning.pull import DonorLink
+from lightning_chaos.planning.pull import DonorLink, PullPlan, plan_pull
 
 KIB, MIB = 1 << 10, 1 << 20
 CHAIN = (4 * MIB, 2 * MIB, MIB, 512 * KIB, 256 * KIB, 128 * KIB, 64 * KIB)
@@ -36,6 +38,22 @@ def test_the_scan_that_stops_finds_what_all_sizes_have(
     every = [checked_pull(total, size, donors, *ingress) for size in CHAIN]
     best = min(every, key=lambda plan: plan.makespan_s)
     assert plan_over_chain(total, CHAIN, donors, *ingress) == best
+
+
+def test_the_scan_stops_at_the_first_size_that_cannot_be_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at = []
+
+    def watched(total: int, size: int, *others: Any) -> PullPlan:
+        looked_at.append(size)
+        return plan_pull(total, size, *others)
+
+    monkeypatch.setattr(chain, "plan_pull", watched)
+    # a second for each shard: twice as many cost more than any cut of the last one saves
+    donors = [DonorLink(f"d{i}", 1e6, overhead_s=1.0) for i in range(3)]
+    assert plan_over_chain(304 * MIB, CHAIN, donors).shard_bytes == CHAIN[0]
+    assert looked_at == list(CHAIN[:2])
 
 
 @given(states, donor_lists(st.just(0.0)))

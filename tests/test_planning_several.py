@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
+from flow_bound import random_multicast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +18,8 @@ from lightning_chaos.planning.several import SeveralPlan, plan_several
 MB = 1_000_000
 SIZE = 1 << 16
 WIDE = Link(1e6, 0.0)
+NO_WAY = {("o0", "n1"): Link(1e-3, 0.0)}
+"""Everybody needs a link from a donor."""
 
 caps = st.builds(Cap, st.floats(50, 1000), st.floats(50, 4000))
 
@@ -34,11 +38,17 @@ def mesh(old: list[Cap], new: list[Cap], link: Link = WIDE) -> Graph:
 def plan_for(graph: Graph, total: int = 100 * MB, size: int = SIZE) -> SeveralPlan:
     new = [name for name in graph.members if name.startswith("n")]
     old = [name for name in graph.members if name.startswith("o")]
-    return plan_several(total, size, graph, new, old, {})
+    return plan_several(total, [size], graph, new, old, {})
 
 
 def shards_from(plan: SeveralPlan, newcomer: str, source: str) -> int:
     return sum(end - first for first, end in plan.ranges[newcomer].get(source, ()))
+
+
+def giver(plan: SeveralPlan, newcomer: str, index: int) -> str:
+    """Who sends it that shard."""
+    sources = plan.ranges[newcomer].items()
+    return next(name for name, ranges in sources for r in ranges if index in range(*r))
 
 
 def check(plan: SeveralPlan, graph: Graph) -> None:
@@ -48,16 +58,11 @@ def check(plan: SeveralPlan, graph: Graph) -> None:
         assert got == list(range(plan.shards))
         assert all((source, newcomer) in graph.links for source in sources)
         for source, ranges in sources.items():
-            if source in plan.ranges:
-                # what a newcomer passes on it has from donors, so nobody waits in a ring
-                direct = [
-                    r
-                    for donor, theirs in plan.ranges[source].items()
-                    if donor not in plan.ranges
-                    for r in theirs
-                ]
-                passed = {index for r in ranges for index in range(*r)}
-                assert passed <= {index for r in direct for index in range(*r)}
+            for index in {index for r in ranges for index in range(*r)}:
+                way = [newcomer, source]
+                while way[-1] in plan.ranges:
+                    way.append(giver(plan, way[-1], index))
+                    assert len(way) <= len(plan.ranges) + 1, "they wait for each other in a ring"
     assert plan.bound_s <= plan.makespan_s * (1 + 1e-9)
     assert plan.makespan_s == max(plan.ends_s.values())
     for newcomer, spans in plan.spans_s.items():
@@ -111,6 +116,44 @@ def test_on_any_links_everybody_gets_everything(
     check(plan_for(graph, 10 * MB), graph)
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 1 << 32), st.integers(1, 4), st.integers(2, 4))
+def test_on_any_links_the_plan_is_near_the_bound(seed: int, old: int, new: int) -> None:
+    graph = random_multicast(random.Random(seed), old, new)
+    quick = {ends: Link(link.rate_mbit, 0.0) for ends, link in graph.links.items()}
+    plan = plan_for(Graph(graph.members, quick, graph.caps), 1000 * MB)
+    assert plan.makespan_s <= 1.05 * plan.bound_s
+
+
+def test_who_hardly_hears_the_donors_is_served_by_a_newcomer_who_does() -> None:
+    links = {("o0", "n0"): 80, ("o0", "n1"): 8, ("n0", "n1"): 160, ("n1", "n0"): 8}
+    graph = Graph(("o0", "n0", "n1"), {ends: Link(rate, 50) for ends, rate in links.items()})
+    plan = plan_for(graph)
+    # 80 Mbit/s come from o0, who is heard after 100 ms, and a little by way of n1
+    assert plan.bound_s == pytest.approx(0.1 + 100 * MB / 11e6, rel=1e-3)
+    assert plan.makespan_s == pytest.approx(plan.bound_s, rel=0.03)
+    assert shards_from(plan, "n1", "n0") >= 0.9 * plan.shards * 10 / 11
+
+
+def test_a_shard_is_passed_on_once_it_is_there_and_takes_its_time_and_the_ways() -> None:
+    graph = Graph(
+        ("o0", "n0", "n1"), {("o0", "n0"): Link(80, 10), ("n0", "n1"): Link(80, 30), **NO_WAY}
+    )
+    plan = plan_several(10 * MB, [MB], graph, ["n0", "n1"], ["o0"], {"o0": 0.5}, 0.001)
+    shard_s = 0.001 + 0.1
+    assert plan.spans_s["n0"]["o0"] == pytest.approx((0.52, 0.52 + 10 * shard_s))
+    assert plan.spans_s["n1"]["n0"] == pytest.approx(
+        (0.52 + shard_s + 0.03, 0.52 + 11 * shard_s + 0.03)
+    )
+
+
+def test_the_best_size_of_a_shard_is_taken() -> None:
+    graph = mesh([Cap(80)], [Cap(), Cap()])
+    coarse, fine = (plan_for(graph, 16 * MB, size) for size in (8 * MB, MB))
+    both = plan_several(16 * MB, [8 * MB, MB], graph, ["n0", "n1"], ["o0"], {})
+    assert both == min(coarse, fine, key=lambda plan: plan.makespan_s) == fine
+
+
 def test_one_newcomer_gets_the_plan_of_a_pull() -> None:
     graph = mesh([Cap(100), Cap(300)], [Cap(down_mbit=350)], Link(200, 4.0))
     plan = plan_for(graph)
@@ -149,7 +192,7 @@ def test_newcomers_that_cannot_reach_each_other_share_the_donors() -> None:
 @pytest.mark.parametrize("newcomers", [[], ["n0", "n0"], ["o0"]])
 def test_newcomers_that_cannot_be_are_refused(newcomers: list[str]) -> None:
     with pytest.raises(ConfigError, match="at least one is needed"):
-        plan_several(MB, SIZE, mesh([Cap()], [Cap()]), newcomers, ["o0"], {})
+        plan_several(MB, [SIZE], mesh([Cap()], [Cap()]), newcomers, ["o0"], {})
 
 
 @pytest.mark.parametrize(("total", "size"), [(0, SIZE), (MB, 0), (MB, -1), (MB, MB + 1)])

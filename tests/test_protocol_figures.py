@@ -45,6 +45,11 @@ def test_what_changes_by_chance_is_not_told(rate: float, noise: float) -> None:
     assert RATE.step(told * noise, step) == step
 
 
+@given(st.integers(2, 150), st.floats(-0.7, 0.7))
+def test_a_figure_on_the_edge_of_two_steps_stays_at_the_one_told(step: int, off: float) -> None:
+    assert RATE.step(RATE.value(step) * RATE.ratio**off, step) == step
+
+
 @given(RATES)
 def test_what_halves_is_told(rate: float) -> None:
     step = RATE.step(2 * rate)
@@ -110,6 +115,34 @@ def test_what_is_no_rate_is_left_out_with_a_reason(rate: float) -> None:
     figures = Figures("a/1", Trips())
     assert "is not a rate" in figures.measured(0.0, {"b/1": Reading(rate)}, {}, ABC)
     assert not figures.knows_rates
+
+
+def told_of_b(figures: Figures) -> float:
+    """What it tells of the rate of what comes from b, bytes/s."""
+    return RATE.value(figures.row(0.0, ABC, 0).rates[1])
+
+
+def test_what_is_told_follows_what_is_measured_but_slowly() -> None:
+    figures = Figures("a/1", Trips())
+    for _ in range(20):
+        figures.measured(0.0, {"b/1": Reading(25e6)}, {}, ABC)
+    before = told_of_b(figures)
+    figures.measured(0.0, {"b/1": Reading(50e6)}, {}, ABC)
+    assert before < told_of_b(figures) < 1.5 * before
+    for _ in range(20):
+        figures.measured(0.0, {"b/1": Reading(50e6)}, {}, ABC)
+    assert told_of_b(figures) == pytest.approx(50e6, rel=0.05)
+
+
+def test_what_changes_by_half_a_step_and_a_little_is_not_told_anew() -> None:
+    figures = Figures("a/1", Trips())
+    told = set()
+    for off in (0.0, 0.6, -0.6, 0.6):
+        for _ in range(20):
+            rate = RATE.value(100) * RATE.ratio**off
+            figures.measured(0.0, {"b/1": Reading(rate)}, {}, ABC)
+        told.add(told_of_b(figures))
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("uid", ["a/1", "d/1"])

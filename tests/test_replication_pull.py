@@ -22,7 +22,8 @@ from pull_stage import (
 
 from lightning_chaos.errors import ChaosError, StateError, WireError
 from lightning_chaos.replication.image import StateImage, digest_of
-from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel, TrainSeen
+from lightning_chaos.replication.inflow import Arrived, Heard, TrainSeen
+from lightning_chaos.replication.shard_channel import ShardChannel
 from lightning_chaos.replication.values import Progress
 from lightning_chaos.replication.wire import (
     AnyPull,

@@ -189,6 +189,20 @@ def test_the_plan_made_anew_says_when_the_pull_ends_and_what_each_donor_gives() 
         assert one.share.bytes / (100 * MB) == pytest.approx(rates[name] / 43.75e6, abs=0.03)
 
 
+@pytest.mark.parametrize(
+    ("factor", "outdated"), [(0.5, True), (0.9, False), (1.1, False), (2, True)]
+)
+def test_a_plan_is_outdated_once_answers_show_another_rate(factor: float, outdated: bool) -> None:
+    goal, one = goal_of(64 * MB, ["a"]), donor("a", 10e6)
+    schedule = Schedule(goal, [one])
+    schedule.plan([one], 0.0)
+    size = goal.manifest.shard_bytes
+    assert list(schedule.requests(one, 0.0))
+    assert not schedule.outdated(one, 1.0)
+    one.gauge.pace.answered(size, 0.0, size / (factor * 10e6))
+    assert schedule.outdated(one, 1.0) is outdated
+
+
 def test_few_requests_are_under_way_on_a_slow_link_and_enough_on_a_long_one() -> None:
     goal = goal_of(170 * MB, ["a"])
     size = goal.manifest.shard_bytes

@@ -19,7 +19,7 @@ from lightning_chaos.rendezvous.doorstep import Doorstep
 from lightning_chaos.testing.launch import ColdStart, Running
 
 COLD_S = 60.0
-LEAVE_S = 5.0
+LEAVE_S = 20.0
 
 
 class Torchrun:
@@ -60,6 +60,7 @@ def pids(run: Cluster, *nodes: str) -> list[int]:
     return [int(e[key]) for n in nodes for e in run.told("start", n) for key in ("pid", "peer_pid")]
 
 
+@pytest.mark.alone
 @pytest.mark.cold
 @pytest.mark.timeout(180)
 def test_whoever_comes_dies_or_leaves_nobody_else_restarts(

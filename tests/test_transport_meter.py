@@ -37,9 +37,10 @@ class Bench:
         self.meter.begin_train()
         self.meter.begin()  # as of any payload of that length
         while left > 0:
-            self.meter.received(min(left, PIECE_BYTES))
-            left -= PIECE_BYTES
-            self.now += PIECE_BYTES / bytes_per_s
+            piece = min(left, PIECE_BYTES)
+            self.now += piece / bytes_per_s
+            self.meter.received(piece)
+            left -= piece
         self.meter.end()
 
     @property
@@ -70,6 +71,23 @@ def test_on_a_long_way_the_same_transfer_is_a_lower_bound_only() -> None:
     assert bench.reading.trust is Trust.AT_LEAST
     bench.transfer(50 * MBIT, 4.0)
     assert bench.reading.trust is Trust.MEASURED
+
+
+def test_where_transfers_are_never_long_enough_a_train_is_due_all_the_same() -> None:
+    bench = Bench(rtt_s=0.2)
+    for _ in range(30):
+        bench.transfer(50 * MBIT, seconds=0.1)
+        bench.now += 1.0
+    assert bench.reading.trust is Trust.AT_LEAST
+    assert bench.meter.silent_s > 30
+    bench.train(80 * MBIT)
+    bench.transfer(50 * MBIT, seconds=0.1)
+    assert bench.reading.trust is Trust.TRAIN
+    assert bench.reading.bytes_per_s == pytest.approx(80 * MBIT)
+    assert bench.meter.silent_s < 1
+    bench.transfer(50 * MBIT, seconds=8.0)
+    assert bench.reading.trust is Trust.MEASURED
+    assert bench.meter.silent_s < 1
 
 
 def test_without_a_transfer_trains_are_a_guess() -> None:
@@ -116,6 +134,25 @@ def test_a_link_that_trains_have_found_fast_again_is_never_called_slow_by_what_i
         bench.transfer(200 * MBIT, seconds=0.1)
         assert bench.reading.bytes_per_s == pytest.approx(200 * MBIT, rel=0.02)
     assert bench.reading.trust is Trust.MEASURED
+
+
+def test_of_trains_before_the_last_transfer_nothing_is_held_against_it() -> None:
+    bench = Bench()
+    bench.transfer(20 * MBIT)
+    for _ in range(3):
+        bench.train(20 * MBIT)
+    bench.transfer(200 * MBIT, seconds=10.0)
+    bench.train(20 * MBIT)  # one that is far off
+    assert bench.reading.bytes_per_s == pytest.approx(200 * MBIT, rel=0.05)
+    assert bench.reading.trust is Trust.MEASURED
+
+
+def test_a_train_that_says_less_than_was_seen_is_wrong() -> None:
+    bench = Bench(rtt_s=0.2)
+    bench.transfer(50 * MBIT)
+    bench.train(10 * MBIT)
+    assert bench.reading.trust is Trust.AT_LEAST
+    assert bench.reading.bytes_per_s == pytest.approx(50 * MBIT)
 
 
 def test_trains_that_never_agreed_tell_nothing_and_the_transfer_grows_old() -> None:
@@ -183,6 +220,17 @@ def test_a_train_takes_no_longer_than_it_may(mbit: float) -> None:
     length = bench.meter.ask_train()
     assert LEAST_TRAIN_BYTES <= length <= TRAIN_BYTES
     assert length <= max(LEAST_TRAIN_BYTES, 1.01 * mbit * MBIT * TRAIN_S)
+
+
+def test_the_first_train_over_a_link_is_short_and_the_next_as_long_as_it_may_be() -> None:
+    bench = Bench()
+    assert bench.meter.ask_train() == LEAST_TRAIN_BYTES
+    bench.train(2 * MBIT)
+    assert bench.meter.ask_train() == pytest.approx(2 * MBIT * TRAIN_S, rel=0.01)
+    for _ in range(3):
+        bench.train(1e12)
+    assert bench.reading.trust is Trust.AT_LEAST
+    assert bench.meter.ask_train() == TRAIN_BYTES
 
 
 def test_a_link_on_which_a_train_takes_a_second_is_slow_and_not_too_fast_to_see() -> None:

@@ -20,8 +20,6 @@ from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.settlement import Settled
 from lightning_chaos.worker.turns import Apart, Go, Hold
 
-pytestmark = pytest.mark.alone
-
 BOUND_S = 20.0
 SHARD_BYTES = 64
 Work = Callable[[Node, str], Settled | None]

@@ -70,7 +70,13 @@ class Town:
         return self.out
 
     def do_node(
-        self, *names: str, min: str = "1", past: str = "-1.0", quorum: str = "", start: str = "600"
+        self,
+        *names: str,
+        min: str = "1",
+        past: str = "-1.0",
+        quorum: str = "",
+        start: str = "600",
+        quorum_timeout: str = "3600",
     ) -> None:
         """``past=1.500``: it brings a checkpoint of generation 1, of 500 samples."""
         self.alone = self.alone or quorum == "any"
@@ -84,14 +90,15 @@ class Town:
                 generation=generation + 1,
                 alone=self.alone,
                 start_timeout_s=float(start),
+                quorum_timeout_s=float(quorum_timeout),
             )
             self.uids[name] = member.uid
             self.reports[name] = report()
 
-    def do_cluster(self, *names: str, quorum: str = "") -> None:
+    def do_cluster(self, *names: str, **options: str) -> None:
         """A cluster of these members, oldest first, that has begun no round; nothing is shown."""
         for i, name in enumerate(names):
-            self.do_node(name, quorum=quorum)
+            self.do_node(name, **options)
             self.do_link(*names[: i + 1])
             self.do_search(name, exclusive="yes")
             self.do_deliver()

@@ -19,16 +19,24 @@ def debtors(operation: Operation, me: Uid) -> dict[Uid, int]:
     """
     attempt, layout = operation.attempt, operation.attempt.layout
     found: dict[Uid, int] = {}
+    noted: set[tuple[int, Uid]] = set()
+    """By tree, of which there are few, while a large vector has thousands of chunks."""
 
     def note(uid: Uid, workers: int) -> None:
         found[uid] = min(workers, found.get(uid, workers))
 
     for chunk in layout.chunks:
-        parent = attempt.place(chunk).parent
+        tree = id(chunk.tree)
         if chunk.id in attempt.sums:
             for child in attempt.sums[chunk.id].missing:
-                note(child, 1 + layout.height(chunk, child))
-        elif parent is not None and chunk.id not in operation.held:
-            passed = chunk.id in attempt.passed
-            note(parent, len(layout.members) if passed else layout.patience(chunk, me))
+                if (tree, child) not in noted:
+                    noted.add((tree, child))
+                    note(child, 1 + layout.height(chunk, child))
+        elif chunk.id not in operation.held:
+            parent = attempt.place(chunk).parent
+            if parent is not None and chunk.id in attempt.passed:
+                note(parent, len(layout.members))
+            elif parent is not None and (tree, parent) not in noted:
+                noted.add((tree, parent))
+                note(parent, layout.patience(chunk, me))
     return found

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from lightning_chaos.collective.actions import (
     Action,
     Failed,
-    Finished,
     Landing,
     Misbehaved,
     Purge,
@@ -24,7 +23,6 @@ from lightning_chaos.collective.actions import (
     Stable,
     Verdict,
 )
-from lightning_chaos.collective.attempt import Space
 from lightning_chaos.collective.debtors import debtors
 from lightning_chaos.collective.frames import Frame, FrameKind
 from lightning_chaos.collective.hand import Hand
@@ -32,13 +30,11 @@ from lightning_chaos.collective.intake import Intake
 from lightning_chaos.collective.layout import HEADER
 from lightning_chaos.collective.operation import Operation
 from lightning_chaos.collective.recovery import Recovery
-from lightning_chaos.collective.roots import Floats, total_weight
+from lightning_chaos.collective.roots import Floats
+from lightning_chaos.collective.succession import Succession
 from lightning_chaos.collective.views import Views
 from lightning_chaos.errors import ChaosError, NodeLost, WireError
 from lightning_chaos.protocol.values import Decision, OpId, Report, Uid, View
-
-BEFORE_ALL = OpId(-1, 0)
-"""Stands for the last finished operation while there has been none."""
 
 
 class Exchange:
@@ -55,12 +51,8 @@ class Exchange:
     def __init__(self, me: Uid, clock: Callable[[], float]) -> None:
         self._me = me
         self._clock = clock
-        self._space = Space()
         self._views = Views()
-        self._last = BEFORE_ALL
-        self._previous: Operation | None = None
-        self._current: Operation | None = None
-        self._waiting: Operation | None = None
+        self._ops = Succession()
         self._frozen = False
         self._out: list[Action] = []
         self._hand = Hand(me, self._out)
@@ -82,18 +74,18 @@ class Exchange:
     @property
     def busy(self) -> bool:
         """An operation is under way."""
-        return self._current is not None
+        return self._ops.current is not None
 
     @property
     def last(self) -> OpId:
         """The last operation finished here."""
-        return self._last
+        return self._ops.last
 
     # ---- from training -----------------------------------------------------------------------
 
     def start(self, last: OpId) -> None:
         """A newcomer holds the state after ``last``; its first operation is the next one."""
-        self._last = last
+        self._ops.last = last
 
     def begin(
         self,
@@ -124,7 +116,7 @@ class Exchange:
         """
         if buckets is None:
             buckets = () if vector is None else ((0, vector.nbytes),)
-        operation = self._next(op, label, vector, weight, buckets)
+        operation = self._ops.next(op, label, vector, weight, buckets)
         operation.close(blob, self._clock())
         self._admit(operation)
 
@@ -141,7 +133,7 @@ class Exchange:
         :meth:`give` and :meth:`close` bring it.  Arguments and errors are those of :meth:`begin`;
         each bucket of the vector must stay unchanged from when it is given.
         """
-        self._admit(self._next(op, label, vector, weight, buckets))
+        self._admit(self._ops.next(op, label, vector, weight, buckets))
 
     def give(self, bucket: int) -> None:
         """That bucket of the open operation's vector has its value.
@@ -149,9 +141,9 @@ class Exchange:
         Raises:
             ValueError: no operation is open, or the bucket was given before.
         """
-        operation = self._opened()
+        operation = self._ops.opened()
         operation.give(bucket)
-        if operation is self._current and not self._frozen:
+        if operation is self._ops.current and not self._frozen:
             self._hand.contribute(operation, operation.attempt.layout.buckets[bucket])
             self._settle()
 
@@ -162,38 +154,20 @@ class Exchange:
             ChaosError: the blob is too long.
             ValueError: no operation is open.
         """
-        operation = self._opened()
+        operation = self._ops.opened()
         rest = operation.close(blob, self._clock())
-        if operation is self._current and not self._frozen:
+        if operation is self._ops.current and not self._frozen:
             layout = operation.attempt.layout
             operation.check(len(layout.members))
             pieces = (chunk for bucket in rest for chunk in layout.buckets[bucket])
             self._hand.contribute(operation, [layout.chunks[HEADER], *pieces])
             self._settle()
 
-    def _next(
-        self,
-        op: OpId,
-        label: str,
-        vector: Floats | None,
-        weight: float,
-        buckets: Sequence[tuple[int, int]],
-    ) -> Operation:
-        if self._current is not None or self._waiting is not None or op <= self._last:
-            raise ValueError(f"operation {op} begun out of turn, the last one was {self._last}")
-        return Operation(op, label, vector, weight, buckets, self._space)
-
     def _admit(self, operation: Operation) -> None:
         if self._frozen:
-            self._waiting = operation
+            self._ops.waiting = operation
         else:
             self._start(operation)
-
-    def _opened(self) -> Operation:
-        operation = self._current or self._waiting
-        if operation is None or operation.closed:
-            raise ValueError(f"no operation is open, the last one was {self._last}")
-        return operation
 
     def late(self) -> tuple[OpId, float, dict[Uid, int]] | None:
         """The operation under way, its seconds so far, and who owes this worker a contribution.
@@ -202,7 +176,7 @@ class Exchange:
         the one that others wait for, or from the last frame that came.  For what stands with each
         debtor see :func:`debtors`.
         """
-        operation = self._current
+        operation = self._ops.current
         if operation is None or self._frozen or not operation.closed:
             return None
         since = max(operation.closed_s, self._came_s)
@@ -227,39 +201,25 @@ class Exchange:
     def freeze(self) -> None:
         """From now on complete nothing, take no frame, hand out no result."""
         self._frozen = True
-        if self._current is not None:
-            self._current.attempt.void()
+        if self._ops.current is not None:
+            self._ops.current.attempt.void()
         self._out.append(Resume())
 
     def report(self, begun_round: int) -> Report:
-        """What this frozen worker holds.
-
-        Args:
-            begun_round: highest round whose batch was fetched.
-        """
-        operation = self._current
-        return Report(
-            finished=self._last,
-            keeps=self._previous is not None,
-            current=operation.op if operation else None,
-            held=tuple(sorted(operation.held)) if operation else (),
-            chunks=len(operation.attempt.layout.chunks) if operation else 0,
-            contributors=operation.attempt.layout.members if operation else (),
-            begun_round=begun_round,
-            plan=operation.attempt.layout.plan.mark if operation else 0,
-        )
+        """See :meth:`Succession.report`."""
+        return self._ops.report(begun_round)
 
     # ---- from data links ---------------------------------------------------------------------
 
     def place(self, sender: Uid, frame: Frame) -> Landing | Verdict:
         """Where the payload of an arriving frame goes, or why nowhere."""
         return self._intake.place(
-            sender, frame, current=self._current, last=self._last, frozen=self._frozen
+            sender, frame, current=self._ops.current, last=self._ops.last, frozen=self._frozen
         )
 
     def complete(self, sender: Uid, frame: Frame, landing: Landing) -> None:
         """The payload of a frame is whole in the landing that :meth:`place` gave."""
-        current = self._current
+        current = self._ops.current
         if landing.memory is None or current is None:
             return
         self._came_s = self._clock()
@@ -285,37 +245,21 @@ class Exchange:
                 f"{f'epoch {view.epoch}' if view else 'any view'}"
             )
         operation.afresh(self._me, view)
-        self._current = operation
+        self._ops.current = operation
         self._hand.contribute(operation, operation.given())
         self._settle()
         self._out.append(Resume())
 
     def _settle(self) -> None:
         """See what the results that have come mean."""
-        operation = self._current
+        operation = self._ops.current
         if operation is None or not operation.held:
             return
-        if self._previous is not None:
-            self._out.append(Stable(self._previous.op))
-            self._previous = None
+        if self._ops.kept is not None:
+            self._out.append(Stable(self._ops.kept.op))
+            self._ops.kept = None
         if operation.whole and not operation.failed:
-            self._finish(operation)
-
-    def _finish(self, operation: Operation) -> None:
-        attempt, parts = operation.attempt, operation.parts
-        operation.release()
-        self._current, self._previous, self._last = None, operation, operation.op
-        self._out.append(
-            Finished(
-                op=operation.op,
-                label=operation.label,
-                view=attempt.origin,
-                weights=tuple(part.weight for part in parts),
-                total=total_weight(parts),
-                blobs=tuple(part.blob for part in parts),
-                result=operation.result,
-            )
-        )
+            self._out.append(self._ops.finish(operation))
 
     # ---- after a failure ---------------------------------------------------------------------
 
@@ -324,16 +268,16 @@ class Exchange:
         self._frozen = False
         self._out.append(Purge())
         recovery = Recovery(self._me, view, decision, self._hand)
-        if self._previous is not None:
-            recovery.of_finished(self._previous)
-        operation = self._current
+        if self._ops.kept is not None:
+            recovery.of_finished(self._ops.kept)
+        operation = self._ops.current
         if operation is not None:
             if (failed := recovery.of_current(operation)) is not None:
                 self._out.append(failed)
             if operation.closed:
                 operation.closed_s = self._clock()  # the others' time begins anew, too
         self._settle()
-        waiting, self._waiting = self._waiting, None
+        waiting, self._ops.waiting = self._ops.waiting, None
         if waiting is not None:
             try:
                 self._start(waiting)

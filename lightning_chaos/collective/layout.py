@@ -16,8 +16,11 @@ HEADER = 0
 """Chunk 0 of every operation: one blob per member, gathered at its root, returned to all."""
 
 FLOAT_BYTES = 4
-MOST_KEPT = 256
-"""So many layouts are remembered: one view follows another, and a simulation has many members."""
+MOST_KEPT = 16
+"""So many layouts are remembered: of some kinds of operations, under this view and the last one.
+That of a large model takes megabytes."""
+MOST_PLACES = 256
+"""Of so many members and plans it is remembered where they stand: a simulation has many."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -129,7 +132,7 @@ def _layout(
     return Layout(members, plan, tuple(chunks), tuple(pieces))
 
 
-@lru_cache(maxsize=MOST_KEPT)
+@lru_cache(maxsize=MOST_PLACES)
 def _places(members: tuple[Uid, ...], plan: ReducePlan, me: Uid) -> Mapping[Tree, Place]:
     rank = members.index(me)
     places = {}

@@ -14,11 +14,11 @@ from lightning_chaos.collective.frames import (
     Frame,
     Greeting,
     greeting_length,
-    pack,
     pack_greeting,
     unpack,
     unpack_greeting,
 )
+from lightning_chaos.collective.outflow import Outflow
 from lightning_chaos.collective.owners import LinkOwner
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
@@ -26,12 +26,8 @@ from lightning_chaos.transport.meter import LinkMeter
 from lightning_chaos.transport.pacer import Pacer
 
 GREETING_TIMEOUT_S = 5.0
-PIECE_BYTES = 256 << 10
-"""Handed to the socket at once; what it does not take at once is copied by asyncio."""
-PACED_PIECE_BYTES = 32 << 10
 METERED_BYTES = 64 << 10
 """Shorter payloads say nothing of the link's rate: they may all be here before one looks."""
-SHORTEST_WAIT_S = 0.0005
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +66,7 @@ class Link(asyncio.BufferedProtocol):
         self._paused = False
         self._meter: LinkMeter | None = None
         # Sending.
-        self._pacer: Pacer | None = None
-        self._queue: deque[tuple[Frame, memoryview]] | None = None
-        self._sending = memoryview(b"")
-        self._full = False
+        self._outflow: Outflow | None = None
         self._parting = ""
         self._linger: asyncio.TimerHandle | None = None
 
@@ -83,6 +76,7 @@ class Link(asyncio.BufferedProtocol):
         """The connection is up (called by asyncio)."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._outflow = Outflow(transport, self._emptied)
         # Pause as soon as the socket does not take all: at most one piece is ever copied.
         transport.set_write_buffer_limits(high=0)
         self._timer = asyncio.get_running_loop().call_later(
@@ -93,12 +87,10 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone (called by asyncio, once)."""
-        self._stop_timer()
+        self._stop()
         if self._linger is not None:
             self._linger.cancel()
         self._landing = None
-        self._queue = None
-        self._sending = memoryview(b"")
         self.over.set()
         reason = self._reason or (str(exc) if exc else "closed by the other side")
         self._owner.ended(self, reason)
@@ -123,8 +115,17 @@ class Link(asyncio.BufferedProtocol):
 
     def _end(self, reason: str) -> None:
         self._reason = self._reason or reason
-        self._queue = None
+        self._stop()
+
+    def _stop(self) -> None:
         self._stop_timer()
+        if self._outflow is not None:
+            self._outflow.stop()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     @property
     def up(self) -> bool:
@@ -247,61 +248,24 @@ class Link(asyncio.BufferedProtocol):
 
     def serve(self, queue: deque[tuple[Frame, memoryview]], pacer: Pacer) -> None:
         """Send what is in the queue, now and whenever :meth:`pump` is called."""
-        self._queue, self._pacer = queue, pacer
-        self.pump()
+        assert self._outflow is not None
+        self._outflow.serve(queue, pacer)
 
     def pump(self) -> None:
         """Send as much as socket and pacer take."""
-        while not self._full and self._timer is None and not self.closing:
-            if not len(self._sending):
-                if not self._queue:
-                    if self._parting:
-                        self.close(self._parting)
-                    return
-                frame, payload = self._queue.popleft()
-                self._sending = payload
-                self._write(pack(frame), payload)
-            else:
-                self._write(b"", self._sending)
+        if self._outflow is not None:
+            self._outflow.pump()
 
     def pause_writing(self) -> None:
         """The socket is full (called by asyncio)."""
-        self._full = True
+        assert self._outflow is not None
+        self._outflow.pause()
 
     def resume_writing(self) -> None:
         """The socket has taken all (called by asyncio)."""
-        self._full = False
-        self.pump()
+        assert self._outflow is not None
+        self._outflow.resume()
 
-    def _write(self, head: bytes, payload: memoryview) -> None:
-        assert self._pacer is not None
-        paced = self._pacer.limited
-        piece = payload[: PACED_PIECE_BYTES if paced else PIECE_BYTES]
-        self._sending = payload[len(piece) :]
-        wait_s = self._pacer.reserve(len(head) + len(piece))
-        if wait_s > SHORTEST_WAIT_S:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(wait_s, self._write_late, head, piece)
-        else:
-            self._put(head, piece)
-
-    def _write_late(self, head: bytes, piece: memoryview) -> None:
-        self._timer = None
-        self._put(head, piece)
-        self.pump()
-
-    def _put(self, head: bytes, piece: memoryview) -> None:
-        transport = self._transport
-        if transport is None or self.closing:
-            return
-        if head and len(piece) <= PACED_PIECE_BYTES:
-            transport.write(head + piece)
-            return
-        if head:
-            transport.write(head)
-        transport.write(piece)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _emptied(self) -> None:
+        if self._parting:
+            self.close(self._parting)

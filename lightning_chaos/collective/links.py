@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from lightning_chaos.collective.actions import Landing, Send, Verdict
 from lightning_chaos.collective.frames import Frame, FrameKind, Greeting
 from lightning_chaos.collective.gauging import End, Gauging
-from lightning_chaos.collective.link import PIECE_BYTES, Link
+from lightning_chaos.collective.link import Link
+from lightning_chaos.collective.outflow import PIECE_BYTES
 from lightning_chaos.collective.owners import LinksOwner
 from lightning_chaos.protocol.values import PROTOCOL_VERSION, Member, Uid
 from lightning_chaos.transport.address import Address

@@ -6,7 +6,6 @@ order in which backward finishes them, then the active buffers.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from lightning_chaos.collective.backward import Backward
 from lightning_chaos.collective.buffers import BufferMode, SharedBuffers
-from lightning_chaos.collective.early import Early, Spans
 from lightning_chaos.collective.flat import (
     Buckets,
     bitmap,
@@ -25,10 +24,8 @@ from lightning_chaos.collective.flat import (
     scale_into,
     union,
 )
-from lightning_chaos.collective.parameters import Parameter, check_known, described, trained
+from lightning_chaos.collective.parameters import check_known, described, trained
 from lightning_chaos.errors import ConfigError
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +75,11 @@ class Reducer:
         self._buffers = SharedBuffers(module, buffers)
         self._vectors: list[torch.Tensor] = []
         self._idle_grads: frozenset[int] = frozenset()
-        self._touched = bytearray(len(self._parameters))
-        self._spans = Spans([p.tensor.numel() for p in self._parameters], bucket_bytes)
-        self._early: Early | None = None
-        self._steady: bool | None = None
-        """Gradients stay as backward first leaves them; None before that was tried."""
-        self._hooks = [
-            p.tensor.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                partial(self._ready, i)
-            )
-            for i, p in enumerate(self._parameters)
-        ]
+        self._backward = Backward(self._parameters, bucket_bytes)
 
     def close(self) -> None:
         """Remove the hooks from the parameters."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._backward.close()
 
     @property
     def layout(self) -> Buckets:
@@ -119,9 +104,7 @@ class Reducer:
     ) -> None:
         """The next backward is the round's last: hand over its buckets as they are complete.
 
-        The first time that is only tried: where backward comes back to a gradient it had finished
-        (a parameter shared between checkpointed segments, a later hook of the user's) nothing
-        can leave early.  Neither does it where all gradients are one bucket.
+        Where they can leave early at all, see :class:`Backward`.
 
         Args:
             weight: as for the :meth:`contribution` that must follow.
@@ -130,14 +113,10 @@ class Reducer:
             give: called with the number of a bucket whose values are final.  Both are called by
                 the thread that runs backward.
         """
-        count = len(self._spans.parameters)
-        if self._steady is False or count < 2 or not 0 < weight < math.inf:
-            return
-        vector, layout = self._next_vector(), self.layout
-        factor = weight if divided_by is None else divided_by
-        trial = self._steady is None
-        begin_this = partial(begin, vector, layout)
-        self._early = Early(self._spans, vector, factor, begin_this, give, trial=trial)
+        if self._backward.leaves_early and 0 < weight < math.inf:
+            vector, layout = self._next_vector(), self.layout
+            factor = weight if divided_by is None else divided_by
+            self._backward.expect(vector, factor, partial(begin, vector, layout), give)
 
     @torch.no_grad()
     def contribution(self, weight: float, divided_by: float | None = None) -> Contribution:
@@ -154,21 +133,20 @@ class Reducer:
                 was unfrozen or added after the reducer was built; or the weight is not a number
                 >= 0.
         """
-        early, self._early = self._early, None
+        early = self._backward.end()
         if not 0 <= weight < math.inf:
             raise ConfigError(f"The weight of this member's samples is {weight}, not >= 0.")
         check_known(self._module, self._parameters)
-        touched = {i for i, p in enumerate(self._parameters) if self._take_touched(i, p)}
+        touched = self._backward.touched()
         used = touched if weight > 0 else set()
         self._idle_grads = frozenset(touched - used)
         vector = self._next_vector() if early is None else early.vector
+        standing = set() if early is None else self._backward.standing(early)
+        factor = weight if divided_by is None else divided_by
         for i, parameter in enumerate(self._parameters):
-            if early is None or not self._stands(early, i):
+            if i not in standing:
                 grad = parameter.tensor.grad if i in used else None
-                factor = weight if divided_by is None else divided_by
                 scale_into(parameter.view(vector), grad, factor)
-        if early is not None and early.tried and self._steady is None:
-            self._steady = True
         active = self._buffers.active
         return Contribution(
             vector=vector,
@@ -281,35 +259,3 @@ class Reducer:
         else:
             self._vectors.reverse()
         return self._vectors[-1]
-
-    def _ready(self, i: int, tensor: torch.Tensor) -> None:
-        """Backward has added to that gradient (called by torch)."""
-        self._touched[i] = 1
-        if self._early is not None and tensor.grad is not None:
-            self._early.ready(i, tensor.grad, self._parameters[i].view(self._early.vector))
-
-    def _stands(self, early: Early, i: int) -> bool:
-        name, tensor = self._parameters[i].name, self._parameters[i].tensor
-        stands = early.stands(i, tensor.grad)
-        if stands is None and not early.trial:
-            raise ConfigError(
-                f"The gradient of {name} changed after backward had finished it, and it was sent "
-                "already. Do from the first batch on what changes it, or change it in "
-                "on_after_backward or on_before_optimizer_step."
-            )
-        if stands is None and self._steady is None:
-            _log.info("gradients leave after backward, not during it: that of %s changes", name)
-            self._steady = False
-        return bool(stands)
-
-    def _take_touched(self, i: int, parameter: Parameter) -> bool:
-        touched, self._touched[i] = self._touched[i], 0
-        grad = parameter.tensor.grad
-        if not touched or grad is None:
-            return False
-        if grad.layout is not torch.strided:
-            raise ConfigError(
-                f"The gradient of {parameter.name} is sparse, which cannot be reduced: "
-                "make it dense (sparse=False for an embedding)."
-            )
-        return True

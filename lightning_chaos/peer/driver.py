@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from lightning_chaos.peer.caller import Caller
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.peer.doorkeeper import Doorkeeper
 from lightning_chaos.peer.housemates import Housemates
@@ -149,14 +150,16 @@ class Driver:
         """Make what needs a task group."""
         config = self._config
         self._links = Links(
-            self.me,
-            config.run,
+            Caller(
+                self.me,
+                config.run,
+                insecure=config.insecure,
+                dialler=dialler_for(config.relay, config.node),
+            ),
             timeout_of=self._membership.timeouts.of,
-            insecure=config.insecure,
             emit=self._on_link_event,
             in_view=self._in_view,
             spawn=group.create_task,
-            dialler=dialler_for(config.relay, config.node),
         )
         door, handover = self._door, self._handover
         doorkeeper = Doorkeeper(door, handover, self._links.adopt, group.create_task)
@@ -244,12 +247,13 @@ class Driver:
             self._ward.check(now, self._membership.timeouts.least_s, needed=needed)
             self._check_housemates()
             self._feed(Tick(now - due if now - due > tick_s else 0.0))
-            self._housemates.keep_only(lambda uid: uid in self._links.up or self._in_view(uid))
 
     def _check_housemates(self) -> None:
         """Tell of unlinked peers of this machine whose process is gone."""
         for uid in self._housemates.gone():
             self._feed(ProcessGone(uid))
+        up = self._links.up
+        self._housemates.keep_only(lambda uid: uid in up or self._in_view(uid))
 
 
 def _is_log(action: Action) -> bool:

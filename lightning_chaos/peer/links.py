@@ -10,23 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 
 from lightning_chaos.errors import AddressError, ChaosError, WireError
-from lightning_chaos.peer.greeting import greet
+from lightning_chaos.peer.caller import Caller, Connection, in_words
 from lightning_chaos.peer.machine import process_gone
 from lightning_chaos.protocol.events import Event, Heard, Linked, Unlinked
 from lightning_chaos.protocol.messages import AnyMessage, Message, Status, decode, encode
 from lightning_chaos.protocol.values import Member, Uid
-from lightning_chaos.transport.address import Address, check_allowed
+from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.channel import Channel
-from lightning_chaos.transport.dial import Dialler, dial, dial_tcp, send_first
-from lightning_chaos.transport.door import Kind
 
 _RETRY_S = 0.05
 _GONE_POLL_S = 0.01
@@ -34,57 +29,40 @@ _MOST_PATIENCE = 4
 """A member that was never reached is given up to so many timeouts to answer."""
 _MOST_UNSENT = 64
 """So many messages, the latest, wait for a link that is being dialled again."""
+_MOST_QUEUED_BYTES = 16 << 20
+"""Who lets so much wait does not read, though its machine answers: stopped, perhaps."""
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Connection:
-    """One greeted control connection."""
-
-    member: Member
-    channel: Channel
 
 
 class Links:
     """All control connections of one peer.
 
     Args:
-        me: this incarnation.
-        run: id of the run.
+        caller: opens connections.
         timeout_of: how long a member is dialled before it is reported unlinked, seconds; half
             of that when a link was up before.
-        insecure: whether addresses that are not loopback may be dialled.
         emit: takes Linked, Unlinked and Heard; never called from within :meth:`connect`,
             :meth:`send`, :meth:`redial` or :meth:`hang_up`.
         in_view: whether an incarnation is in the view, as member or learner.
         spawn: starts a task whose failure ends the process.
-        dialler: opens connections.
-        tls: context for all connections, None for plain bytes.
     """
 
     def __init__(
         self,
-        me: Member,
-        run: str,
+        caller: Caller,
         *,
         timeout_of: Callable[[Uid], float],
-        insecure: bool,
         emit: Callable[[Event], None],
         in_view: Callable[[Uid], bool],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
-        dialler: Dialler = dial_tcp,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._me = me
-        self._run = run
+        self._caller = caller
+        self._me = caller.me
         self._timeout_of = timeout_of
-        self._insecure = insecure
         self._emit = emit
         self._in_view = in_view
         self._spawn = spawn
-        self._dialler = dialler
-        self._tls = tls
-        self._open: dict[Uid, list[_Connection]] = {}
+        self._open: dict[Uid, list[Connection]] = {}
         self._up: set[Uid] = set()
         self._unsent: dict[Uid, deque[Message]] = {}
         self._wanted: dict[Uid, Member] = {}
@@ -117,6 +95,8 @@ class Links:
         with that; what only says where this peer stands at present does not.
         """
         for connection in self._open.get(to, ()):
+            if connection.channel.queued_bytes > _MOST_QUEUED_BYTES:
+                connection.channel.abort()
             if not connection.channel.closing:
                 connection.channel.send(encode(message))
                 return
@@ -140,13 +120,9 @@ class Links:
 
     async def adopt(self, sock: socket.socket) -> None:
         """Greet whoever dialled this control connection (its preamble is read)."""
-        name = _peer_name(sock)
-        try:
-            send_first(sock)
-            channel = await Channel.over(sock, tls=self._tls, server_side=True)
-            self._register(await greet(channel, self._me, self._run), channel)
-        except (OSError, ChaosError) as error:
-            _logger.warning("refused a control connection from %s: %s", name, in_words(error))
+        connection = await self._caller.answer(sock)
+        if connection is not None:
+            self._register(connection)
 
     async def meet(self, address: Address, timeout_s: float) -> Member:
         """Dial an address and keep the connection.
@@ -155,24 +131,11 @@ class Links:
             Who is there; this incarnation itself if the address is its own.
 
         Raises:
-            AddressError: the address may not be used.
-            JoinError: another run or version is there, or it refused this node.
-            WireError: something else than a peer is there.
-            OSError: nobody answered within ``timeout_s`` seconds.
+            AddressError, JoinError, WireError, OSError: see :meth:`Caller.call`.
         """
-        check_allowed(address.host, insecure=self._insecure, encrypted=self._tls is not None)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        try:
-            sock = await dial(self._dialler, address, Kind.CONTROL, timeout_s)
-        except (ValueError, OverflowError) as error:
-            # No resolver takes such a name or port.
-            raise AddressError(f"{address} cannot be dialled: {error}") from None
-        send_first(sock)
-        channel = await Channel.over(sock, tls=self._tls, server_hostname=address.host)
-        member = await greet(channel, self._me, self._run, max(0.01, deadline - loop.time()))
-        self._register(member, channel)
-        return member
+        connection = await self._caller.call(address, timeout_s)
+        self._register(connection)
+        return connection.member
 
     async def aclose(self, flush_s: float = 1.0) -> None:
         """Send what is queued, for at most ``flush_s`` seconds, and close everything."""
@@ -190,11 +153,11 @@ class Links:
 
     # ---- connections -----------------------------------------------------------------------
 
-    def _register(self, member: Member, channel: Channel) -> None:
+    def _register(self, connection: Connection) -> None:
+        member = connection.member
         if member.uid == self._me.uid or self._closed:
-            channel.close()
+            connection.channel.close()
             return
-        connection = _Connection(member, channel)
         self._open.setdefault(member.uid, []).append(connection)
         if member.uid not in self._up:
             self._up.add(member.uid)
@@ -203,7 +166,7 @@ class Links:
             self.send(member.uid, message)
         self._start(self._listen(connection))
 
-    async def _listen(self, connection: _Connection) -> None:
+    async def _listen(self, connection: Connection) -> None:
         uid = connection.member.uid
         reason = "it closed the connection"
 
@@ -221,7 +184,7 @@ class Links:
             reason = f"the connection broke: {in_words(error)}"
         self._lose(connection, reason)
 
-    def _lose(self, connection: _Connection, reason: str) -> None:
+    def _lose(self, connection: Connection, reason: str) -> None:
         connection.channel.abort()
         self._closing.discard(connection.channel)
         member = connection.member
@@ -245,15 +208,18 @@ class Links:
     # ---- dialling --------------------------------------------------------------------------
 
     def _dial_soon(self, member: Member, bound_s: float, reason: str, *, retry: bool) -> None:
-        task = self._start(self._hold(member, bound_s, reason, retry))
-        self._dialling[member.uid] = task
-        task.add_done_callback(lambda done: self._end_dialling(member.uid, done))
-
-    def _end_dialling(self, uid: Uid, task: asyncio.Task[None]) -> None:
-        if self._dialling.get(uid) is task:
-            del self._dialling[uid]
+        hold = self._hold(member, bound_s, reason, retry)
+        self._dialling[member.uid] = self._start(hold)
 
     async def _hold(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
+        try:
+            await self._dial_on(member, bound_s, reason, retry)
+        finally:
+            # At once, and not when the task is over: a link may be lost before that.
+            if self._dialling.get(member.uid) is asyncio.current_task():
+                del self._dialling[member.uid]
+
+    async def _dial_on(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
         """Dial until linked; past the bound say that it is not, and go on while it is in view."""
         why = await self._dial_until(member, bound_s, retry)
         if why is None:
@@ -291,11 +257,12 @@ class Links:
         """Dial, but wait no longer than its process lives if this machine can tell."""
         address = Address(member.host, member.port)
         attempt = asyncio.ensure_future(self.meet(address, bound_s))
+        poll_s = _GONE_POLL_S if member.machine == self._me.machine else None
         try:
             while not attempt.done():
                 if _is_gone(member, self._me):
                     return "its process is gone"
-                await asyncio.wait({attempt}, timeout=_GONE_POLL_S)
+                await asyncio.wait({attempt}, timeout=poll_s)
             found = attempt.result()
             return f"{address} is now {found.uid}"
         except AddressError as error:
@@ -318,22 +285,6 @@ class Links:
         return task
 
 
-def in_words(error: Exception) -> str:
-    """What went wrong, for people: asyncio says "Connect call failed" for any reason."""
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror).lower()
-    return str(error)
-
-
 def _is_gone(member: Member, me: Member) -> bool:
     """Whether this machine knows that the member's peer process has ended."""
     return me.machine != "" and member.machine == me.machine and process_gone(member.pid)
-
-
-def _peer_name(sock: socket.socket) -> str:
-    try:
-        return str(Address(*sock.getpeername()[:2]))
-    except OSError:
-        return "nobody"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,9 @@ from lightning_chaos.protocol.events import Replan, Replanned
 _SHARE = 0.05
 """Of a processor, at most: figures may change all the time, and planning for 24 takes half a
 second."""
+_TURN_S = 1e-4
+"""So soon the event loop gets its turn while a plan is made.  Python's own 5 ms is as long as all
+members may need to settle a lost link."""
 _logger = logging.getLogger(__name__)
 
 
@@ -47,6 +51,8 @@ class Planner:
                 await asyncio.sleep((time.monotonic() - begun) / _SHARE)
 
     async def _answer(self, ask: Replan) -> None:
+        usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN_S)
         try:
             found = await asyncio.to_thread(reconsider, ask.present, ask.graph, ask.total_bytes)
         except PlanError as error:
@@ -57,6 +63,8 @@ class Planner:
         else:
             self._told = ""
             self._feed(Replanned(ask.graph, *found))
+        finally:
+            sys.setswitchinterval(usual_s)
 
     def _complain(self, problem: str, mistake: Exception | None = None) -> None:
         level = logging.DEBUG if problem == self._told else logging.WARNING

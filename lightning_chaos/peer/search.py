@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lightning_chaos.errors import AddressError, ChaosError
+from lightning_chaos.peer.caller import in_words
 from lightning_chaos.peer.discovery import DiscoveryDir, Entry
-from lightning_chaos.peer.links import in_words
 from lightning_chaos.protocol.events import Searched
 from lightning_chaos.protocol.values import Member, Uid
 from lightning_chaos.transport.address import Address, is_loopback, parse_address

@@ -65,25 +65,25 @@ class Cluster(msgspec.Struct, frozen=True):
             joining=len(self.newcomers),
         )
 
+    def egress(self) -> dict[str, float]:
+        """What each member sends to all newcomers together, bytes/s."""
+        return {n: self.graph.cap(n).up_mbit * BYTES_PER_S_PER_MBIT for n in self.members}
+
     def several(self) -> SeveralPlan:
         """The best plan for all newcomers together, over the shard sizes.
 
         Raises:
             ConfigError: a newcomer to whom no member has a link.
         """
-        plans = (
-            plan_several(
-                self.total_bytes,
-                size,
-                self.graph,
-                self.newcomers,
-                self.members,
-                self.releases_s,
-                self.overhead_s,
-            )
-            for size in self.sizes
+        return plan_several(
+            self.total_bytes,
+            self.sizes,
+            self.graph,
+            self.newcomers,
+            self.members,
+            self.releases_s,
+            self.overhead_s,
         )
-        return min(plans, key=lambda plan: plan.makespan_s)
 
 
 def read_cluster(path: Path) -> Cluster:

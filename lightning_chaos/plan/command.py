@@ -10,9 +10,9 @@ from rich.console import Console
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.plan import tables
+from lightning_chaos.plan.at_once import Pull, at_once, summed_up
 from lightning_chaos.plan.cluster_file import Cluster, read_cluster
 from lightning_chaos.plan.gantt import Bar, draw
-from lightning_chaos.plan.turns import Turn, summed_up, take_turns
 from lightning_chaos.planning.policies import POLICIES, Outcome, Scene
 from lightning_chaos.planning.pull import feed
 from lightning_chaos.planning.several import SeveralPlan
@@ -49,15 +49,15 @@ def plan(cluster: Path, policy: str, exact: bool, plot: Path | None) -> None:
         console.print(tables.several(together))
         end_s, bars = together.makespan_s, _together(together)
     else:
-        turns = take_turns(policy, scenes)
-        for turn in turns:
-            console.print(tables.schedule(turn))
-        end_s, bars = summed_up(turns).transfer_s, _in_turn(turns)
+        pulls = at_once(policy, scenes, told.egress())
+        for pull in pulls:
+            console.print(tables.schedule(pull))
+        end_s, bars = summed_up(pulls).transfer_s, _at_once(pulls)
     console.print(tables.prediction(end_s, bound_s))
     if exact:
         for newcomer, scene in scenes.items():
             console.print(_proved(newcomer, scene))
-    found = {name: _outcome(name, scenes, together) for name in POLICIES}
+    found = {name: _outcome(name, told, scenes, together) for name in POLICIES}
     console.print(tables.comparison(bound_s, found))
     if plot is not None:
         if not bars:
@@ -71,13 +71,15 @@ def _listed(told: Cluster) -> str:
     return told.newcomers[0] if len(told.newcomers) == 1 else "each of " + ", ".join(told.newcomers)
 
 
-def _outcome(name: str, scenes: dict[str, Scene], together: SeveralPlan | None) -> Outcome | str:
+def _outcome(
+    name: str, told: Cluster, scenes: dict[str, Scene], together: SeveralPlan | None
+) -> Outcome | str:
     """A policy's outcome, or why there is none."""
     if together and name == OURS:
         source = f"shards of {together.shard_bytes / 1024:g} KiB, passed on"
         return Outcome(name, source, together.makespan_s, together.makespan_s, {}, {})
     try:
-        return summed_up(take_turns(name, scenes))
+        return summed_up(at_once(name, scenes, told.egress()))
     except ConfigError as error:
         return str(error)
 
@@ -95,19 +97,19 @@ def _together(plan: SeveralPlan) -> list[Bar]:
     ]
 
 
-def _in_turn(turns: list[Turn]) -> list[Bar]:
-    """What the donors send to each newcomer, in its turn; those that send nothing too."""
+def _at_once(pulls: list[Pull]) -> list[Bar]:
+    """What the donors send to each newcomer; those that send nothing too."""
     return [
         Bar(
-            donor.name if len(turns) == 1 else f"{donor.name} → {turn.newcomer}",
-            (turn.begin_s + donor.release_s, turn.begin_s + turn.outcome.ends_s[donor.name])
-            if donor.name in turn.outcome.ends_s
+            donor.name if len(pulls) == 1 else f"{donor.name} → {pull.newcomer}",
+            (donor.release_s, pull.outcome.ends_s[donor.name])
+            if donor.name in pull.outcome.ends_s
             else None,
-            turn.outcome.bytes_from.get(donor.name, 0),
+            pull.outcome.bytes_from.get(donor.name, 0),
         )
-        for turn in turns
-        if turn.outcome.ends_s
-        for donor in turn.scene.donors
+        for pull in pulls
+        if pull.outcome.ends_s
+        for donor in pull.scene.donors
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from lightning_chaos.plan.turns import Turn
+from lightning_chaos.plan.at_once import Pull
 from lightning_chaos.planning.completion import fluid
 from lightning_chaos.planning.policies import Outcome, Scene
 from lightning_chaos.planning.several import SeveralPlan
@@ -23,13 +23,11 @@ def bound_s(scene: Scene) -> float:
     )
 
 
-def schedule(turn: Turn) -> Table:
+def schedule(pull: Pull) -> Table:
     """What each donor sends to one newcomer under a policy."""
-    scene, outcome = turn.scene, turn.outcome
-    title = f"{outcome.policy}: {turn.newcomer} pulls {scene.total_bytes / 1e6:.1f} MB"
+    scene, outcome = pull.scene, pull.outcome
+    title = f"{outcome.policy}: {pull.newcomer} pulls {scene.total_bytes / 1e6:.1f} MB"
     title += f", {outcome.source}"
-    if turn.begin_s:
-        title += f", when those before it are served ({_seconds(turn.begin_s)})"
     if math.isfinite(scene.ingress_bytes_per_s):
         title += f", and takes in {scene.ingress_bytes_per_s * 8e-6:g} Mbit/s at most"
     table = _table(
@@ -43,11 +41,11 @@ def schedule(turn: Turn) -> Table:
         table.add_row(
             donor.name,
             f"{donor.rate_bytes_per_s * 8e-6:.0f}",
-            _seconds(turn.begin_s + donor.release_s),
+            _seconds(donor.release_s),
             str(outcome.plan.counts[donor.name]) if outcome.plan else "",
-            f"{part / 1e6:.1f}",
+            f"{part / 1e6:.1f}" if sent else "",
             f"{part / sent:.1%}" if sent else "",
-            _seconds(turn.begin_s + outcome.ends_s[donor.name]) if part else "",
+            _seconds(outcome.ends_s[donor.name]) if part else "",
         )
     return table
 

@@ -1,35 +1,36 @@
 """Several newcomers at once, who may pass on to each other what they have.
 
-The state is cut into portions: one *enters by* each newcomer, who pulls it from the donors and
-passes it on to the other newcomers shard by shard; one is *common*: each pulls it from the donors.
-While m newcomers take all that u donors and they themselves can send, none is done before
+Every part of the state goes to all newcomers over a tree: from donors, and through newcomers, shard
+by shard (:mod:`~lightning_chaos.planning.multicast`).  While m newcomers take all that u donors and
+they themselves can send, none is done before
 
     max( W / d_min,   W / sum u_old,   m * W / (sum u_old + sum u_new) )
 
-with ``u`` the members' egress and ``d_min`` the least ingress, and portions in the right proportion
-reach that in the fluid (Kumar and Ross, *Peer-assisted file distribution*, 2006).
+with ``u`` the members' egress and ``d_min`` the least ingress, and trees in the right proportion
+reach that (Kumar and Ross, *Peer-assisted file distribution*, 2006); where links are the narrow
+places, too, they reach what is possible.
 
 **What is exact.**  One newcomer: the plan of :mod:`~lightning_chaos.planning.pull`.  Several, in
-the fluid, where only caps limit and all are released at once: the proportions.  Whole shards then
-cost at most a donor's longest period and two periods of the slowest portion more.
+the fluid without overhead, all released at once: the trees and their rates, over any links.  Whole
+shards cost a period of each link on the longest way of a tree, and at most one of a tree more.
 
-**What is a heuristic.**  Everything else: links narrower than the caps, links that are missing,
-release times, overheads.  A plan without passing on is tried too and the better one is taken;
-:attr:`SeveralPlan.bound_s` holds for every way of doing it, so their ratio is a guarantee.
+**What is a heuristic.**  Release times and overheads are left to the choice of counts.  A plan
+without passing on is made too, and the better one is taken.  :attr:`SeveralPlan.bound_s` holds for
+every way of doing it, so their ratio is a guarantee.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from lightning_chaos.errors import ConfigError
 from lightning_chaos.planning.completion import fluid, max_min, rounding
 from lightning_chaos.planning.graph import BYTES_PER_S_PER_MBIT, Graph
+from lightning_chaos.planning.multicast import Mix, Network, Tree
 from lightning_chaos.planning.pull import DonorLink, check_pull, donors_of, plan_pull
 
 Range = tuple[int, int]
@@ -43,8 +44,8 @@ class SeveralPlan(msgspec.Struct, frozen=True):
     shard_bytes: int
     shards: int
     ranges: dict[str, dict[str, tuple[Range, ...]]]
-    """Newcomer -> source (donor or other newcomer) -> shards ``first <= index < end``, in the
-    order they are sent; for each newcomer disjoint and all of them."""
+    """Newcomer -> source (donor or other newcomer) -> shards ``first <= index < end``; for each
+    newcomer disjoint and all of them.  Several ranges are sent at the same time."""
     spans_s: dict[str, dict[str, Span]]
     """Of each newcomer and source: when the source may begin, and when it has sent its last."""
     ends_s: dict[str, float]
@@ -52,16 +53,7 @@ class SeveralPlan(msgspec.Struct, frozen=True):
     makespan_s: float
     """The last of them."""
     bound_s: float
-    """No schedule ends before, whoever passes on what."""
-
-
-class _Portions(msgspec.Struct, frozen=True):
-    """How fast each portion flows, bytes/s."""
-
-    entry: list[float]
-    """Into each newcomer, and from it on to each other one."""
-    common: float
-    """Into each newcomer."""
+    """No schedule ends before, whoever passes on what, in shards of whatever size."""
 
 
 class _Scene(msgspec.Struct, frozen=True):
@@ -73,12 +65,15 @@ class _Scene(msgspec.Struct, frozen=True):
     """Of each newcomer."""
     overhead_s: float
     total_bytes: int
-    shard_bytes: int
 
-    def rate(self, sender: str, receiver: str) -> float:
-        """What a link between newcomers carries, bytes/s; zero if there is none."""
-        link = self.graph.links.get((sender, receiver))
-        return link.rate_mbit * BYTES_PER_S_PER_MBIT if link else 0.0
+    def passing(self) -> dict[tuple[str, str], float]:
+        """What links between newcomers carry, bytes/s."""
+        links = self.graph.links
+        return {
+            pair: links[pair].rate_mbit * BYTES_PER_S_PER_MBIT
+            for pair in itertools.permutations(self.newcomers, 2)
+            if pair in links
+        }
 
     def up(self, name: str) -> float:
         return self.graph.cap(name).up_mbit * BYTES_PER_S_PER_MBIT
@@ -96,7 +91,7 @@ class _Scene(msgspec.Struct, frozen=True):
 
 def plan_several(
     total_bytes: int,
-    shard_bytes: int,
+    sizes: Sequence[int],
     graph: Graph,
     newcomers: Sequence[str],
     members: Sequence[str],
@@ -107,7 +102,7 @@ def plan_several(
 
     Args:
         total_bytes: bytes of the state.
-        shard_bytes: bytes per shard.
+        sizes: bytes per shard, at least one; the best is taken.
         graph: the cluster; members and newcomers are in it.
         newcomers: at least one; each needs a link from a member.
         members: who has the state.
@@ -122,173 +117,138 @@ def plan_several(
             f"newcomers {list(newcomers)}: at least one is needed, each once, none a member"
         )
     donors = [donors_of(graph, name, members, releases_s, overhead_s) for name in newcomers]
-    scene = _Scene(graph, newcomers, donors, overhead_s, total_bytes, shard_bytes)
-    for name, theirs in zip(newcomers, donors, strict=True):
-        check_pull(total_bytes, shard_bytes, theirs, scene.down(name))
-    bound_s = _bound(scene)
-    plans = [_plan(scene, portions, bound_s) for portions in _proportions(scene)]
+    scene = _Scene(graph, newcomers, donors, overhead_s, total_bytes)
+    for size, (name, theirs) in itertools.product(sizes, zip(newcomers, donors, strict=True)):
+        check_pull(total_bytes, size, theirs, scene.down(name))
+    mix = _best_mix(scene)
+    bound_s = _bound(scene, mix)
+    plans = [_apart(scene, size, bound_s) for size in sizes]
+    if len(newcomers) > 1:
+        plans += [_over_trees(scene, size, mix, bound_s) for size in sizes]
     return min(plans, key=lambda plan: plan.makespan_s)
 
 
-def _proportions(scene: _Scene) -> Iterator[_Portions]:
-    """The portions to try: all common; then, with several newcomers, as much passed on as pays."""
-    m = len(scene.newcomers)
-    sent = sum(scene.egress().values())
-    narrowest = min(map(scene.down, scene.newcomers))
-    yield _Portions([0.0] * m, min(sent / m, narrowest))
-    if m == 1:
-        return
-    entry = []
+def _best_mix(scene: _Scene) -> Mix:
+    links = scene.passing()
     for newcomer, donors in zip(scene.newcomers, scene.donors, strict=True):
-        others = [scene.rate(newcomer, other) for other in scene.newcomers if other != newcomer]
-        taken = sum(donor.rate_bytes_per_s for donor in donors)
-        entry.append(min(*others, scene.up(newcomer) / (m - 1), taken))
-    passed = sum(entry)
-    if passed == 0:
-        return
-    if passed > sent:
-        entry = [rate * sent / passed for rate in entry]
-        passed = sent
-    common = (sent - passed) / m
-    # All flows are slowed down alike where the newcomers cannot take in that much.
-    slowed = min(1.0, narrowest / (passed + common))
-    yield _Portions([rate * slowed for rate in entry], common * slowed)
+        links |= {(donor.name, newcomer): donor.rate_bytes_per_s for donor in donors}
+    up = {name: scene.up(name) for name in dict.fromkeys(sender for sender, _ in links)}
+    return Network(
+        scene.newcomers, links, up, {n: scene.down(n) for n in scene.newcomers}
+    ).best_mix()
 
 
-def _plan(scene: _Scene, portions: _Portions, bound_s: float) -> SeveralPlan:
-    size, newcomers = scene.shard_bytes, scene.newcomers
+def _over_trees(scene: _Scene, size: int, mix: Mix, bound_s: float) -> SeveralPlan:
+    """Each tree takes a range of shards; all are at work at the same time."""
+    newcomers = scene.newcomers
     shards = -(-scene.total_bytes // size)
-    flows = [*portions.entry, portions.common]
-    sizes, _ = rounding(shards, [_period(size, f) for f in flows], [0.0] * len(flows))
-    firsts = list(itertools.accumulate(sizes, initial=0))
+    trees = sorted(mix.rates, key=lambda tree: [scene.graph.members.index(name) for name in tree])
+    periods = [scene.overhead_s + size / mix.rates[tree] for tree in trees]
+    waits = [_waits(scene, tree, period) for tree, period in zip(trees, periods, strict=True)]
+    counts, makespan_s = rounding(shards, periods, [max(wait.values()) for wait in waits])
     ranges: dict[str, dict[str, tuple[Range, ...]]] = {name: {} for name in newcomers}
     spans: dict[str, dict[str, Span]] = {name: {} for name in newcomers}
-    fed = _donor_rates(scene, portions)
-    for j, newcomer in enumerate(newcomers):
-        beside = sum(portions.entry) - portions.entry[j]
-        parts = [(firsts[j], sizes[j]), (firsts[-2], sizes[-1])]
-        taken, arrivals, ends_s = _direct(fed[j], parts, size, scene.down(newcomer) - beside)
-        ranges[newcomer] |= taken
-        spans[newcomer] |= {
-            d.name: (d.release_s, ends_s[d.name]) for d in fed[j] if d.name in taken
-        }
-        if not sizes[j]:
+    firsts = itertools.accumulate(counts, initial=0)
+    for tree, period, wait, (first, end) in zip(
+        trees, periods, waits, itertools.pairwise(firsts), strict=True
+    ):
+        if first == end:
             continue
-        first_s, passed_s = _pass_on(arrivals, scene.overhead_s + _period(size, portions.entry[j]))
-        for other in newcomers:
-            if other != newcomer:
-                latency_s = scene.graph.links[newcomer, other].latency_ms / 1e3
-                ranges[other][newcomer] = ((firsts[j], firsts[j + 1]),)
-                spans[other][newcomer] = first_s + latency_s, passed_s + latency_s
+        for newcomer, source in zip(newcomers, tree, strict=True):
+            span = wait[newcomer], wait[newcomer] + (end - first) * period
+            before = spans[newcomer].get(source, span)
+            spans[newcomer][source] = min(span[0], before[0]), max(span[1], before[1])
+            ranges[newcomer][source] = _joined(ranges[newcomer].get(source, ()), (first, end))
     ends = {name: max(end for _, end in spans[name].values()) for name in newcomers}
-    return SeveralPlan(size, shards, ranges, spans, ends, max(ends.values()), bound_s)
+    return SeveralPlan(size, shards, ranges, spans, ends, makespan_s, bound_s)
 
 
-def _donor_rates(scene: _Scene, portions: _Portions) -> list[list[DonorLink]]:
+def _joined(ranges: tuple[Range, ...], more: Range) -> tuple[Range, ...]:
+    """With one more, which may go on where the last one ends."""
+    if ranges and ranges[-1][1] == more[0]:
+        return (*ranges[:-1], (ranges[-1][0], more[1]))
+    return (*ranges, more)
+
+
+def _waits(scene: _Scene, tree: Tree, period_s: float) -> dict[str, float]:
+    """When each newcomer's source begins with the first shard of a tree, a way's latency later."""
+    sources = dict(zip(scene.newcomers, tree, strict=True))
+    begins = {
+        (donor.name, name): donor.release_s
+        for name, donors in zip(scene.newcomers, scene.donors, strict=True)
+        for donor in donors
+    }
+
+    def wait_s(name: str) -> float:
+        source = sources[name]
+        if source not in sources:
+            return begins[source, name]
+        return wait_s(source) + period_s + scene.graph.links[source, name].latency_ms / 1e3
+
+    return {name: wait_s(name) for name in scene.newcomers}
+
+
+def _apart(scene: _Scene, size: int, bound_s: float) -> SeveralPlan:
+    """Everybody pulls from the donors alone, whose cards are shared fairly."""
+    ranges: dict[str, dict[str, tuple[Range, ...]]] = {}
+    spans: dict[str, dict[str, Span]] = {}
+    ends: dict[str, float] = {}
+    fed = shared_out(scene.donors, scene.egress())
+    for name, donors in zip(scene.newcomers, fed, strict=True):
+        plan = plan_pull(scene.total_bytes, size, donors, scene.down(name))
+        used = [donor for donor in donors if plan.counts[donor.name]]
+        ranges[name] = {donor.name: (plan.ranges[donor.name],) for donor in used}
+        spans[name] = {donor.name: (donor.release_s, plan.ends_s[donor.name]) for donor in used}
+        ends[name] = plan.makespan_s
+    shards = -(-scene.total_bytes // size)
+    makespan_s = max(ends.values())
+    return SeveralPlan(size, shards, ranges, spans, ends, makespan_s, bound_s)
+
+
+def shared_out(
+    donors: Sequence[Sequence[DonorLink]], egress: Mapping[str, float]
+) -> list[list[DonorLink]]:
     """The donors of each newcomer at the rates that the other newcomers leave it.
 
-    A donor's egress is divided in proportion to what the newcomers take directly.
-    """
-    fed: list[list[DonorLink]] = [[] for _ in scene.newcomers]
-    for name, egress in scene.egress().items():
-        to = [
-            (j, donor)
-            for j, donors in enumerate(scene.donors)
-            for donor in donors
-            if donor.name == name and portions.entry[j] + portions.common > 0
-        ]
-        shares = max_min(
-            [donor.rate_bytes_per_s for _, donor in to],
-            egress,
-            [portions.entry[j] + portions.common for j, _ in to],
-        )
-        for (j, donor), share in zip(to, shares, strict=True):
-            if share > 0:
-                fed[j].append(msgspec.structs.replace(donor, rate_bytes_per_s=share))
-    return fed
-
-
-def _direct(
-    donors: Sequence[DonorLink], parts: list[tuple[int, int]], size: int, ingress: float
-) -> tuple[dict[str, tuple[Range, ...]], Iterator[float], dict[str, float]]:
-    """What a newcomer pulls from the donors: the portion it passes on first, then the common one.
-
     Args:
-        donors: at the rates they have for this newcomer.
-        parts: first shard and number of shards of the two portions.
-        size: bytes per shard.
-        ingress: bytes/s that the newcomer has left for donors.
-
-    Returns:
-        Ranges per donor, when each shard of the first portion is there, when each donor is done.
+        donors: of each newcomer, as if it were the only one.
+        egress: bytes/s that each donor sends to all together; it is shared fairly.
     """
-    counts: dict[str, int] = {donor.name: 0 for donor in donors}
-    ranges: dict[str, tuple[Range, ...]] = {}
-    arrivals: Iterator[float] = iter(())
-    ends_s: dict[str, float] = {}
-    so_far = 0
-    for at, shards in parts:
-        if not shards:
-            continue
-        so_far += shards
-        plan = plan_pull(so_far * size, size, donors, ingress)
-        # The greedy only adds: the counts for more shards are at least those for fewer.
-        for name, count in plan.counts.items():
-            if count > counts[name]:
-                end = at + count - counts[name]
-                ranges[name] = (*ranges.get(name, ()), (at, end))
-                at = end
-        counts, ends_s = plan.counts, plan.ends_s
-        if so_far == parts[0][1]:
-            arrivals = _arrivals(plan.counts, plan.ends_s, donors)
-    return ranges, arrivals, ends_s
+    wanted: dict[str, list[float]] = {}
+    for donor in itertools.chain(*donors):
+        wanted.setdefault(donor.name, []).append(donor.rate_bytes_per_s)
+    shares = {name: iter(max_min(rates, egress[name])) for name, rates in wanted.items()}
+    return [
+        [
+            msgspec.structs.replace(donor, rate_bytes_per_s=next(shares[donor.name]))
+            for donor in theirs
+        ]
+        for theirs in donors
+    ]
 
 
-def _arrivals(
-    counts: Mapping[str, int], ends_s: Mapping[str, float], donors: Sequence[DonorLink]
-) -> Iterator[float]:
-    """When the shards of a plan are there, one after another."""
-
-    def of(donor: DonorLink) -> Iterator[float]:
-        period = (ends_s[donor.name] - donor.release_s) / counts[donor.name]
-        return (donor.release_s + n * period for n in range(1, counts[donor.name] + 1))
-
-    return heapq.merge(*(of(donor) for donor in donors if counts[donor.name]))
-
-
-def _pass_on(arrivals: Iterator[float], period_s: float) -> Span:
-    """When the first shard is there, and the last is passed on, one after another as they come."""
-    begin_s = end_s = next(arrivals)
-    for arrival in itertools.chain((begin_s,), arrivals):
-        end_s = max(end_s, arrival) + period_s
-    return begin_s, end_s
-
-
-def _bound(scene: _Scene) -> float:
-    """What no schedule beats: each newcomer alone, what leaves the donors, what all send."""
-    names, m = scene.newcomers, len(scene.newcomers)
+def _bound(scene: _Scene, mix: Mix) -> float:
+    """What no schedule beats: the best trees, each newcomer alone, what leaves the donors."""
     release: dict[str, float] = {}
     for donor in itertools.chain(*scene.donors):
         release[donor.name] = min(donor.release_s, release.get(donor.name, math.inf))
-    egress = scene.egress()
-    old, begun = [egress[name] for name in release], list(release.values())
-    new = [min(scene.up(a), sum(scene.rate(a, b) for b in names if b != a)) for a in names]
+    egress, passing = scene.egress(), scene.passing()
     # a newcomer has nothing to pass on before the first donor has begun
-    together = fluid(m * scene.total_bytes, old + new, begun + [min(begun)] * m)
+    begun_s = min(release.values())
     alone = (
         fluid(
             scene.total_bytes,
             [
-                *(scene.shard_bytes / donor.shard_s(scene.shard_bytes) for donor in donors),
-                *(min(scene.rate(other, name), scene.up(other)) for other in names),
+                *(donor.rate_bytes_per_s for donor in donors),
+                *(min(rate, scene.up(a)) for (a, b), rate in passing.items() if b == name),
             ],
-            [*(donor.release_s for donor in donors), *[min(begun)] * m],
+            [
+                *(donor.release_s for donor in donors),
+                *(begun_s for _, b in passing if b == name),
+            ],
             scene.down(name),
         )
-        for name, donors in zip(names, scene.donors, strict=True)
+        for name, donors in zip(scene.newcomers, scene.donors, strict=True)
     )
-    return max(together, fluid(scene.total_bytes, old, begun), *alone)
-
-
-def _period(size: int, rate: float) -> float:
-    return size / rate if rate > 0 else math.inf
+    leaving = fluid(scene.total_bytes, [egress[name] for name in release], list(release.values()))
+    return max(begun_s + scene.total_bytes / mix.bound, leaving, *alone)

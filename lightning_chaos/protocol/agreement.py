@@ -9,6 +9,7 @@ from lightning_chaos.protocol.messages import (
     Ack,
     AskCommit,
     Commit,
+    LastWord,
     Nack,
     Prepare,
     Refuse,
@@ -18,7 +19,7 @@ from lightning_chaos.protocol.messages import (
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.standing import Role, Standing
 from lightning_chaos.protocol.survey import Survey
-from lightning_chaos.protocol.values import Ballot, Member, Uid, View
+from lightning_chaos.protocol.values import Ballot, Uid, View
 
 
 class Agreement:
@@ -189,14 +190,20 @@ class Agreement:
         standing, view = self._standing, self._standing.view
         if view is None:
             return
-        speaks: dict[Uid, float] = {}
+        speaks, dead = dict[Uid, float](), standing.evidence.dead
+        newest: dict[str, int] = {}
+        for member in standing.linked.values():
+            newest[member.node] = max(member.incarnation, newest.get(member.node, 0))
         for old in (*view.members, *view.learners):
             if old.uid == standing.me.uid or old.uid in standing.linked:
                 continue
-            if any(_is_newer(member, old) for member in standing.linked.values()):
+            if newest.get(old.node, 0) > old.incarnation:
                 since = speaks[old.uid] = self._speaks.get(old.uid, standing.now)
-                if standing.now - since > standing.timeout_s:
-                    standing.evidence.declare_dead(old.uid, "a newer incarnation of it speaks")
+                if standing.now - since > standing.timeout_s and old.uid not in dead:
+                    reason = "a newer incarnation of it speaks"
+                    standing.evidence.declare_dead(old.uid, reason)
+                    # Those who wait for it may have no link to where it is now.
+                    standing.send_all(LastWord(old.uid, reason))
         self._speaks = speaks
 
     # ---- leading ---------------------------------------------------------------------------
@@ -272,10 +279,6 @@ class Agreement:
                 if isinstance(message, Refuse):
                     standing.out.append(Hangup(to, message.reason))
         return self.lead.proposer.waiting
-
-
-def _is_newer(member: Member, old: Member) -> bool:
-    return member.node == old.node and member.incarnation > old.incarnation
 
 
 def _names(view: View) -> str:

@@ -151,10 +151,11 @@ class Arrival:
             self._check_contact()
 
     def _check_search(self) -> None:
-        """Ask again who showed a view and has not told it; give up in the end."""
+        """Say again what may have been lost, and ask who showed a view; give up in the end."""
         standing = self._standing
         if standing.now - self._asked_at >= standing.timeout_s:
             self._asked_at = standing.now
+            standing.out += self._founding.again()
             for uid, status in standing.statuses.items():
                 if status.epoch > 0:
                     standing.send(uid, AskCommit(status.epoch))

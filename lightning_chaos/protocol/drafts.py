@@ -41,7 +41,7 @@ class Drafts:
     def installed(self, now: float, view: View, old: View) -> None:
         """A view is installed: what it settles is settled."""
         self._entered = -1 if view.seated <= old.seated else view.switch
-        self.wishes.installed(view)
+        self.wishes.installed(now, view)
         self.linkage.installed(now, view, old)
         self.replanning.installed(now, view, old)
 

@@ -34,13 +34,17 @@ class Evidence:
         """The same, by whom it is said of; who said it first comes first."""
         self.dead: dict[Uid, str] = {}
         """Incarnations that vote no more, and how that is known."""
+        self.changes = 0
+        """Grows whenever a link or somebody's word of links has changed, or somebody died."""
 
     # ---- what was seen ---------------------------------------------------------------------
 
     def heard(self, now: float, uid: Uid) -> None:
         """A message or a link of that incarnation came up."""
         self._heard_at[uid] = now
-        self._silent.discard(uid)
+        if uid in self._silent:
+            self._silent.remove(uid)
+            self.changes += 1
         self.carried(now, uid)
 
     def carried(self, now: float, uid: Uid) -> None:
@@ -50,12 +54,14 @@ class Evidence:
     def linked(self, now: float, uid: Uid) -> None:
         """A control connection to it is up."""
         self._broken.pop(uid, None)
+        self.changes += 1
         self.heard(now, uid)
 
     def unlinked(self, uid: Uid, reason: str) -> None:
         """No control connection to it is left."""
         self._broken[uid] = reason
         self._heard_at.pop(uid, None)
+        self.changes += 1
 
     def forget(self, uid: Uid) -> None:
         """Nobody will ask for it any more."""
@@ -63,6 +69,7 @@ class Evidence:
         self._alive_at.pop(uid, None)
         self._broken.pop(uid, None)
         self._silent.discard(uid)
+        self.changes += 1
 
     def no_data(self, uid: Uid, reason: str) -> None:
         """This node's worker has no data link to it, until it says otherwise."""
@@ -89,7 +96,10 @@ class Evidence:
 
     def declare_dead(self, uid: Uid, reason: str) -> None:
         """It votes no more."""
-        self.dead.setdefault(uid, reason)
+        if uid in self.dead:
+            return
+        self.dead[uid] = reason
+        self.changes += 1
         if len(self.dead) > MOST_DEAD:
             del self.dead[next(iter(self.dead))]
 
@@ -98,6 +108,7 @@ class Evidence:
         before = self._says.get(reporter, {})
         if self.told(reporter, uids):
             return
+        self.changes += 1
         for uid in before.keys() - set(uids):
             self._take_back(reporter, uid)
         self._says[reporter] = {uid: before.get(uid, now) for uid in uids}
@@ -128,16 +139,19 @@ class Evidence:
                 continue
             if now - at > self._timeouts.of(uid):
                 self._silent.add(uid)
+                self.changes += 1
                 fresh.append(uid)
         return fresh
 
     def keep_only(self, uids: Collection[Uid]) -> None:
         """Forget what concerns incarnations that are no longer in the view."""
         known = set(uids)
+        self._broken = {u: r for u, r in self._broken.items() if u in known}
         self._no_data = {u: r for u, r in self._no_data.items() if u in known}
         self._complaints = {u: r for u, r in self._complaints.items() if u in known}
         self._alive_at = {u: at for u, at in self._alive_at.items() if u in known}
         self._silent &= known
+        self.changes += 1
         for reporter in self._says.keys() - known:
             for uid in self._says.pop(reporter):
                 self._take_back(reporter, uid)
@@ -177,6 +191,10 @@ class Evidence:
         """That one has said that it has no link to these, and to nobody else."""
         said = self._says.get(reporter)
         return said.keys() == set(uids) if said else not uids
+
+    def barred(self, uid: Uid) -> Set[Uid]:
+        """Those between whom and that one there is no link, as either end says."""
+        return self._denied.get(uid, {}).keys() | self._says.get(uid, {}).keys()
 
     def denied(self, pair: Pair) -> bool:
         """At least one end says that the link is lost."""
@@ -236,9 +254,14 @@ class Evidence:
         """Those of them to whom no path leads from the first."""
         if not (self._denied or self.dead):
             return frozenset()
-        lost = {*self.confirmed(now, uids), *(p for p in missing if self.denied(p))}
-        blocked: dict[Uid, Set[Uid]] = {uid: by.keys() for uid, by in self._denied.items()}
-        for uid, others in partners(lost).items():
-            blocked[uid] = others | blocked.get(uid, set())
         dead = uids & self.dead.keys()
-        return dead | unreached(first, uids - dead if dead else uids, blocked)
+        here: Set[Uid] = uids - dead if dead else uids
+        denied: dict[Uid, Set[Uid]] = {uid: by.keys() for uid, by in self._denied.items()}
+        apart = unreached(first, here, denied)
+        # Where a view splits, links between its sides are as many as pairs, and change nothing.
+        lost = {p for p in missing if self.denied(p)}
+        lost |= self.confirmed(now, here - apart if apart else here)
+        if lost:
+            blocked = {b: by | denied.get(b, frozenset()) for b, by in partners(lost).items()}
+            apart = unreached(first, here, denied | blocked)
+        return dead | apart

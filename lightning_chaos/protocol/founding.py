@@ -19,7 +19,8 @@ class Founding:
 
     def __init__(self, me: Member, min_members: int) -> None:
         self._me = me.uid
-        self._ballot = Ballot(1, me.uid)
+        self._ballot = Ballot(0, me.uid)
+        """Of its latest offer."""
         self._needed = min_members
         self._all = {me.uid: me}
         self._offers: dict[Uid, Ballot] = {}
@@ -47,6 +48,20 @@ class Founding:
         """The search is over: offers may be made."""
         self._open = True
         return self._next()
+
+    def again(self) -> list[Action]:
+        """Where it stands, for those who may have missed it: messages are lost with connections."""
+        if not self._ballot.counter and self._accepted is None:
+            return []
+        if self._offering:
+            late = [uid for uid in self._candidates if uid not in self._accepts]
+            return [Send(uid, Offer(self._ballot)) for uid in late]
+        out: list[Action] = []
+        if self._ballot.counter:
+            out += [Send(uid, Withdraw(self._ballot)) for uid in self._candidates]
+        if self._accepted is not None:
+            out.append(Send(self._accepted, Accept(self._offers[self._accepted])))
+        return out
 
     @property
     def _candidates(self) -> list[Uid]:
@@ -93,6 +108,7 @@ class Founding:
         if first == self._me and self._accepted is None:
             if not self._offering:
                 self._offering, self._accepts = True, {self._me}
+                self._ballot = Ballot(self._ballot.counter + 1, self._me)
                 out += [Send(uid, Offer(self._ballot)) for uid in self._candidates]
             return out
         if self._offering and not self.won:

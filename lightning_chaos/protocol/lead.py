@@ -8,7 +8,7 @@ for by then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 
 from lightning_chaos.protocol.acceptor import Acceptor
 from lightning_chaos.protocol.drafts import Drafts
@@ -75,7 +75,7 @@ class Lead:
         apart, elsewhere = evidence.lost(now, view.seated, view.missing), islands.elsewhere(view)
         lost = {**apart, **proposer.expelled, **elsewhere}
         self.drafts.linkage.watch(now, view, evidence)
-        cut = self.drafts.linkage.cut(now, view, evidence)
+        cut = self.drafts.linkage.cut(now, view, lost, evidence)
         urgent = self._urgent(now, lost, told(cut, view.members, ()), acceptor)
         if not urgent:
             self._need_since = None
@@ -96,8 +96,10 @@ class Lead:
             return []
         if proposer.change is not None and acceptor.promised > proposer.change.proposal.ballot:
             proposer.give_way(now)
+        learners = {m.uid for m in view.learners if reaches(m.uid) and m.uid not in evidence.dead}
         if proposer.change is not None:
-            if self._outdated(proposer.change.proposal, now, view, urgent, lost, cut, evidence):
+            proposal = proposer.change.proposal
+            if self._outdated(proposal, now, view, urgent, lost, cut, learners, evidence):
                 proposer.change = None
             else:
                 steps = proposer.carry_on(now, view, evidence)
@@ -105,7 +107,6 @@ class Lead:
                     return steps
         if waits or not proposer.may_propose(now):
             return []
-        learners = {m.uid for m in view.learners if reaches(m.uid) and m.uid not in evidence.dead}
         if urgent:
             new = self.drafts.without(view, lost, cut, learners, evidence)
             draft = Proposal(Ballot(), view.epoch, new, False, urgent)
@@ -173,6 +174,7 @@ class Lead:
         urgent: str,
         lost: Mapping[Uid, str],
         cut: Collection[Pair],
+        learners: Set[Uid],
         evidence: Evidence,
     ) -> bool:
         """Another proposal must take the place of this one, which is open."""
@@ -180,8 +182,8 @@ class Lead:
         if proposal.base != view.epoch:
             return True
         if proposal.planned:
-            # A link that it takes back may have been lost again.
-            counted_on = evidence.confirmed(now, new.seated) - set(new.missing)
-            return bool(urgent or counted_on)
+            # A link that it takes back may have been lost again, and who is to join with it.
+            gone = new.seated - view.seated - learners
+            return bool(urgent or gone or evidence.confirmed(now, new.seated) - set(new.missing))
         wanted = self.drafts.left(view, lost, cut, {m.uid for m in new.learners}, evidence)
         return (new.members, new.learners, new.missing) != wanted

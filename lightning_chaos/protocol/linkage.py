@@ -60,9 +60,12 @@ class Linkage:
             elif past.fine_since is None:
                 past.fine_since = now
 
-    def cut(self, now: float, view: View, evidence: Evidence) -> frozenset[Pair]:
-        """Links that are lost and that the view still counts on."""
-        return evidence.confirmed(now, view.everybody) - set(view.missing)
+    def cut(
+        self, now: float, view: View, lost: Collection[Uid], evidence: Evidence
+    ) -> frozenset[Pair]:
+        """Links that are lost and that the view still counts on, between those who are not."""
+        here = view.everybody - set(lost) if lost else view.everybody
+        return evidence.confirmed(now, here) - set(view.missing)
 
     def back(self, now: float, view: View, evidence: Evidence) -> frozenset[Pair]:
         """Links that the view has given up and that have worked for long enough."""

@@ -14,7 +14,7 @@ def has_quorum(last: tuple[Uid, ...], acks: Collection[Uid]) -> bool:
         last: members of the last view, oldest first.
         acks: who has ACKed; others than members of ``last`` do not count.
     """
-    agreed = sum(1 for uid in last if uid in acks)
+    agreed = len(set(acks).intersection(last))
     return 2 * agreed > len(last) or (2 * agreed == len(last) and last[0] in acks)
 
 
@@ -35,7 +35,8 @@ def may_commit(
     last: tuple[Uid, ...], acks: Collection[Uid], dead: Collection[Uid]
 ) -> tuple[bool, str]:
     """Whether the agreement binds the last view, and why (not), for people."""
-    agreed = sum(1 for uid in last if uid in acks)
+    acks = set(acks)
+    agreed = len(acks.intersection(last))
     if has_quorum(last, acks):
         return True, f"{agreed} of {len(last)} agreed"
     if all_accounted(last, acks, dead):

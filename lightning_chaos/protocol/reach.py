@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Set
 
 from lightning_chaos.protocol.values import Pair, Uid
 
 
-def unreached(first: Uid, uids: Collection[Uid], blocked: Mapping[Uid, Container[Uid]]) -> set[Uid]:
+def unreached(first: Uid, uids: Collection[Uid], blocked: Mapping[Uid, Set[Uid]]) -> set[Uid]:
     """Those of ``uids`` to whom no path leads from ``first``.
 
     It takes as long as there is something to see to: nothing with every link there.
@@ -20,13 +19,13 @@ def unreached(first: Uid, uids: Collection[Uid], blocked: Mapping[Uid, Container
             reached straight from anybody.
     """
     left = {uid for uid in blocked if uid in uids and uid != first}
-    before = -1
+    reached, before = ({first, *uids} - left if left else set()), -1
     while len(left) != before:
         before = len(left)
         for uid in tuple(left):
-            no_way = blocked[uid]
-            if any(r not in no_way and r not in left for r in chain((first,), uids)):
+            if not reached <= blocked[uid]:
                 left.remove(uid)
+                reached.add(uid)
     return left
 
 

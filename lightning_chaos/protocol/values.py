@@ -175,7 +175,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """The same, as an ordered set."""
         return self._ranks.keys()
 
-    @property
+    @cached_property
     def everybody(self) -> KeysView[Uid]:
         """Identities of the members, oldest first, and of the learners: an ordered set."""
         return self._found.keys()

@@ -23,6 +23,20 @@ from lightning_chaos.protocol.values import (
     View,
 )
 
+FORGOTTEN = 10
+"""A newcomer asks every timeout; one that has not for so many is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Join:
+    """What a newcomer asks for."""
+
+    request: JoinRequest
+    since: float
+    """When it was heard first."""
+    last: float
+    """When it was heard last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -45,14 +59,15 @@ class Wishes:
     def __init__(self, me: Uid, timeouts: Timeouts) -> None:
         self._me = me
         self._timeouts = timeouts
-        self._joins: dict[Uid, tuple[float, JoinRequest]] = {}
+        self._joins: dict[Uid, _Join] = {}
         self._leaves: set[Uid] = set()
         self._ready: dict[Uid, int] = {}
 
     def join(self, now: float, request: JoinRequest) -> None:
         """A newcomer asks for a seat."""
-        since = self._joins.get(request.member.uid, (now, request))[0]
-        self._joins[request.member.uid] = (since, request)
+        before = self._joins.get(request.member.uid)
+        since = before.since if before is not None else now
+        self._joins[request.member.uid] = _Join(request, since, now)
 
     def learner_ready(self, uid: Uid, round_: int) -> None:
         """A learner holds the state at the begin of that round."""
@@ -67,12 +82,16 @@ class Wishes:
         self._joins.pop(uid, None)
         self._ready.pop(uid, None)
 
-    def installed(self, view: View) -> None:
-        """Drop what this view grants, or has made void."""
+    def installed(self, now: float, view: View) -> None:
+        """Drop what this view grants, or has made void, and what nobody asks for any more."""
         learners = {m.uid for m in view.learners}
         self._leaves &= view.seated
         self._ready = {u: r for u, r in self._ready.items() if u in learners}
-        self._joins = {u: j for u, j in self._joins.items() if view.find(u) is None}
+        self._joins = {
+            uid: join
+            for uid, join in self._joins.items()
+            if view.find(uid) is None and now - join.last < FORGOTTEN * self._timeouts.longest_s
+        }
 
     def admissible(
         self, now: float, view: View, reaches: Callable[[Uid], bool], ours: Fingerprint | None
@@ -89,17 +108,18 @@ class Wishes:
             return [], ()
         refusals: list[tuple[Uid, Refuse]] = []
         joining: list[Member] = []
-        for uid, (since, request) in list(self._joins.items()):
+        for uid, join in list(self._joins.items()):
             if not reaches(uid):
                 continue
-            problem = compare(ours, request.fingerprint)
-            namesake = next((m for m in view.members if m.node == request.member.node), None)
+            member = join.request.member
+            problem = compare(ours, join.request.fingerprint)
+            namesake = next((m for m in view.members if m.node == member.node), None)
             if problem is not None:
                 del self._joins[uid]
                 refusals.append((uid, problem))
             elif namesake is None:
-                joining.append(request.member)
-            elif now - since > 3 * self._timeouts.longest_s and reaches(namesake.uid):
+                joining.append(member)
+            elif now - join.since > 3 * self._timeouts.longest_s and reaches(namesake.uid):
                 del self._joins[uid]
                 text = f"a node named {namesake.node} is in the run; choose another CHAOS_NODE"
                 refusals.append((uid, Refuse(text)))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from lightning_chaos.errors import StateDeclined, WireError
 from lightning_chaos.replication.gauge import Gauge
 from lightning_chaos.replication.image import Manifest
-from lightning_chaos.replication.shard_channel import Heard, ShardChannel, TrainSeen
+from lightning_chaos.replication.inflow import Heard, TrainSeen
+from lightning_chaos.replication.shard_channel import ShardChannel
 from lightning_chaos.replication.wire import Ask, ManifestReply, NotYet, Refuse
 from lightning_chaos.transport.address import Address
 from lightning_chaos.transport.dial import Dialler, dial

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from lightning_chaos.errors import WireError
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.image import StateImage
+from lightning_chaos.replication.inflow import Heard
 from lightning_chaos.replication.sending import send_shard, wait_turn
-from lightning_chaos.replication.shard_channel import Heard, ShardChannel
+from lightning_chaos.replication.shard_channel import ShardChannel
 from lightning_chaos.replication.shelf import NOT_YET_EVERY_S, Shelf
 from lightning_chaos.replication.wire import (
     Ask,

@@ -22,8 +22,9 @@ from lightning_chaos.replication.call import Caller
 from lightning_chaos.replication.candidate import Candidate, choice_of
 from lightning_chaos.replication.goal import Goal
 from lightning_chaos.replication.image import StateImage, digest_of
+from lightning_chaos.replication.inflow import Arrived, Heard
 from lightning_chaos.replication.schedule import ALONE, LOOK_AGAIN_S, Portion, Schedule
-from lightning_chaos.replication.shard_channel import Arrived, Heard, ShardChannel
+from lightning_chaos.replication.shard_channel import ShardChannel
 from lightning_chaos.replication.tree import unpack
 from lightning_chaos.replication.values import Company, Progress, Pulled, Source
 from lightning_chaos.replication.wire import Ask, LocalReply, NotYet, Want, WantLocal
@@ -105,7 +106,7 @@ class _Pull:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._attend(donor)) for donor in self._everybody]
             while not (self._complete or self._hopeless or all(d.out for d in self._donors)):
-                await self._change()
+                await self._changed.wait()
             for task in tasks:
                 task.cancel()
         if self._hopeless:
@@ -138,10 +139,6 @@ class _Pull:
     def _now_s(self) -> float:
         return self._loop.time() - self._began
 
-    async def _change(self) -> None:
-        """Wait until another donor's task has changed something."""
-        await self._changed.wait()
-
     def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -166,7 +163,7 @@ class _Pull:
         donor.manifest = await self._caller.manifest(channel, donor.gauge)
         self._choose()
         while self._goal is None:
-            await self._change()
+            await self._changed.wait()
         goal = self._goal
         if donor.manifest != goal.manifest:
             raise StateError(
@@ -185,7 +182,7 @@ class _Pull:
                 donor.gauge.live.end()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN_S):
-                        await self._change()
+                        await self._changed.wait()
 
     async def _listen(self, fellow: Candidate, channel: ShardChannel, goal: Goal) -> Never:
         """Take what another newcomer passes on, unasked."""
@@ -280,11 +277,8 @@ class _Pull:
             return
         try:
             self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
-        except MemoryError:
-            self._hopeless = (
-                f"the state has {manifest.total_bytes / 1e9:.1f} GB, for which this machine has "
-                "not memory enough: it is held twice while a node joins"
-            )
+        except StateDeclined as error:
+            self._hopeless = str(error)
             self._announce()
             return
         portion = ALONE

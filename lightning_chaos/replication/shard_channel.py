@@ -7,48 +7,17 @@ connection holds at most one message or one shard, and a sender is slowed down b
 from __future__ import annotations
 
 import asyncio
-import enum
 import socket
 import ssl
-from dataclasses import dataclass
 
 from lightning_chaos.errors import WireError
-from lightning_chaos.replication.wire import AnyPull, Pull, Shard, Train, decode_pull, encode_pull
-from lightning_chaos.transport.channel import MAX_MESSAGE_BYTES
+from lightning_chaos.replication.inflow import HEAD_BYTES, Heard, Inflow
+from lightning_chaos.replication.wire import Pull, encode_pull
 from lightning_chaos.transport.dial import send_at_once
 from lightning_chaos.transport.packets import PacketSocket
 from lightning_chaos.transport.rate import PassiveRate
-from lightning_chaos.transport.train import TRAIN_BYTES, Arrival
 
-_HEAD_BYTES = 4
 _WRITE_AHEAD_BYTES = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A whole shard; its bytes are valid until the next :meth:`ShardChannel.receive`."""
-
-    index: int
-    data: memoryview
-    began_t: float
-    """When it was announced, on the event loop's clock, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSeen:
-    """A whole train, as it came."""
-
-    arrivals: tuple[Arrival, ...]
-
-
-Heard = AnyPull | Arrived | TrainSeen
-
-
-class _Stage(enum.Enum):
-    HEAD = "length"
-    BODY = "message"
-    RAW = "shard"
-    TRAIN = "train"
 
 
 class ShardChannel(asyncio.BufferedProtocol):
@@ -58,10 +27,7 @@ class ShardChannel(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._transport: asyncio.Transport | None = None
-        self._shard_buffer = memoryview(b"")
-        self._raw_index = 0
-        self._raw_began_t = 0.0
-        self._train: list[Arrival] = []
+        self._inflow = Inflow()
         self._rate: PassiveRate | None = None
         self._item: Heard | None = None
         self._error: WireError | None = None
@@ -70,7 +36,6 @@ class ShardChannel(asyncio.BufferedProtocol):
         self._gone = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._turn(_Stage.HEAD, memoryview(bytearray(_HEAD_BYTES)))
 
     @classmethod
     async def over(
@@ -112,7 +77,7 @@ class ShardChannel(asyncio.BufferedProtocol):
     def expect_shards(self, shard_bytes: int) -> None:
         """Take shards of up to so many bytes from now on; before this, a shard is an error."""
         self._sock.stop_stamps()  # trains come before
-        self._shard_buffer = memoryview(bytearray(shard_bytes))
+        self._inflow.expect_shards(shard_bytes)
 
     def feed(self, rate: PassiveRate) -> None:
         """Tell it of all bytes that come from now on."""
@@ -151,60 +116,26 @@ class ShardChannel(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go (called by the transport)."""
-        return self._target[self._filled :]
+        return self._inflow.room
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes came (called by the transport)."""
-        self._last_byte_t = self._loop.time()
-        self._filled += nbytes
-        if self._stage is _Stage.TRAIN:
-            self._train.append(Arrival(self._sock.stamp_t or self._last_byte_t, nbytes))
-        elif self._rate is not None:
-            self._rate.received(self._last_byte_t, nbytes)
-        if self._filled < len(self._target):
-            return
+        now_t = self._last_byte_t = self._loop.time()
+        if self._rate is not None and not self._inflow.in_train:
+            self._rate.received(now_t, nbytes)
         try:
-            self._complete()
+            item = self._inflow.took(nbytes, now_t, self._sock.stamp_t or now_t)
         except WireError as error:
             self._fail(error)
-
-    def _complete(self) -> None:
-        match self._stage:
-            case _Stage.HEAD:
-                length = int.from_bytes(self._target, "big")
-                _check_length("message", length, MAX_MESSAGE_BYTES)
-                self._turn(_Stage.BODY, memoryview(bytearray(length)))
-            case _Stage.BODY:
-                self._announced(decode_pull(self._target))
-            case _Stage.RAW:
-                self._arrived(Arrived(self._raw_index, self._target, self._raw_began_t))
-            case _Stage.TRAIN:
-                self._arrived(TrainSeen(tuple(self._train)))
-
-    def _announced(self, message: AnyPull) -> None:
-        match message:
-            case Shard(index, length):
-                _check_length("shard", length, len(self._shard_buffer))
-                self._raw_index, self._raw_began_t = index, self._last_byte_t
-                self._turn(_Stage.RAW, self._shard_buffer[:length])
-            case Train(length):
-                _check_length("train", length, TRAIN_BYTES)
-                self._train = []
-                self._turn(_Stage.TRAIN, memoryview(bytearray(length)))
-            case _:
-                self._arrived(message)
+        else:
+            if item is not None:
+                self._arrived(item)
 
     def _arrived(self, item: Heard) -> None:
         assert self._transport is not None
         self._item = item
-        self._turn(_Stage.HEAD, memoryview(bytearray(_HEAD_BYTES)))
         self._transport.pause_reading()
         self._wake()
-
-    def _turn(self, stage: _Stage, target: memoryview) -> None:
-        self._stage = stage
-        self._target = target
-        self._filled = 0
 
     def _fail(self, error: WireError) -> None:
         self._error = error
@@ -220,7 +151,7 @@ class ShardChannel(asyncio.BufferedProtocol):
     def send(self, message: Pull) -> None:
         """Queue one message; a closed channel swallows it (the receiver sees the end)."""
         data = encode_pull(message)
-        self.send_raw(len(data).to_bytes(_HEAD_BYTES, "big") + data)
+        self.send_raw(len(data).to_bytes(HEAD_BYTES, "big") + data)
 
     def send_raw(self, data: bytes | memoryview, *, apart: bool = False) -> None:
         """Queue bytes of what was announced, ``apart``: in packets that carry nothing else.
@@ -264,8 +195,8 @@ class ShardChannel(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The other side sends no more (called by the transport)."""
-        if self._stage is not _Stage.HEAD or self._filled:
-            self._fail(WireError(f"connection closed within a {self._stage.value}"))
+        if self._inflow.within:
+            self._fail(WireError(f"connection closed within a {self._inflow.within}"))
         return False
 
     def pause_writing(self) -> None:
@@ -299,8 +230,3 @@ class ShardChannel(asyncio.BufferedProtocol):
         except TimeoutError:
             self.abort()
             await self._gone.wait()
-
-
-def _check_length(what: str, length: int, most: int) -> None:
-    if not 0 < length <= most:
-        raise WireError(f"{what} of {length} bytes, allowed are {most}")

@@ -1,19 +1,16 @@
 """A tree of training state as structure and tensors, and back; nothing is pickled.
 
 Plain values stand for themselves in MessagePack; everything else is an array that begins with
-a tag of the closed set below.  Tensors leave only a reference in the structure: dtype, shape
-and where their bytes lie.  So dict, list and tuple, int and str keys come back as what they were,
-and decoding can create nothing but the types of this list.
+a tag of a closed set (:mod:`~lightning_chaos.replication.kinds`).  Tensors leave only a reference
+in the structure: dtype, shape and where their bytes lie.  So dict, list and tuple, int and str
+keys come back as what they were, and decoding can create nothing but the types of that set.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import pathlib
-import sys
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,27 +18,21 @@ import numpy as np
 import torch
 
 from lightning_chaos.errors import StateError
+from lightning_chaos.replication.kinds import (
+    BUILDERS,
+    DTYPES,
+    PLAIN,
+    SEQUENCES,
+    SETS,
+    dtype_name,
+    mapping,
+    mapping_tag,
+    numpy_dtype,
+)
 
 ALIGNMENT = 64
 """Tensors begin at multiples of so many bytes."""
 MAX_DEPTH = 100
-
-_PLAIN = (type(None), bool, float, str, bytes)
-_SEQUENCES: dict[type, str] = {list: "list", tuple: "tuple", torch.Size: "size"}
-_SETS: dict[type, str] = {set: "set", frozenset: "frozenset"}
-_MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
-_ATTRIBUTE_DICTS = {
-    "attributes": "lightning.fabric.utilities.data",
-    "attributes_twin": "lightning_fabric.utilities.data",
-}
-_DTYPES: dict[str, torch.dtype] = {
-    str(value).removeprefix("torch."): value
-    for value in vars(torch).values()
-    if isinstance(value, torch.dtype)
-    and str(value)
-    .removeprefix("torch.")
-    .startswith(("float", "bfloat", "int", "uint", "complex", "bool"))
-}
 
 
 class _Packed(msgspec.Struct, frozen=True, array_like=True):
@@ -83,7 +74,7 @@ class Layout:
 
     def _node(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
-        if kind in _PLAIN:
+        if kind in PLAIN:
             return value
         if kind is int:
             return value if -(1 << 63) <= value < 1 << 64 else ["int", str(value)]
@@ -95,12 +86,12 @@ class Layout:
             return self._tensor(value, path)
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value, path)
-        if tag := _SEQUENCES.get(kind):
+        if tag := SEQUENCES.get(kind):
             return [tag, *(self._node(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value))]
-        if tag := _SETS.get(kind):
+        if tag := SETS.get(kind):
             nodes = [self._node(v, f"{path}{{}}", depth + 1) for v in value]
             return [tag, *sorted(nodes, key=msgspec.msgpack.encode)]
-        if tag := _mapping_tag(kind):
+        if tag := mapping_tag(kind):
             nodes = [tag]
             for key, item in value.items():
                 inner = f"{path}.{key}" if path else str(key)
@@ -108,8 +99,8 @@ class Layout:
             return nodes
         if kind is complex:
             return ["complex", value.real, value.imag]
-        if isinstance(value, torch.dtype) and _dtype_name(value) in _DTYPES:
-            return ["dtype", _dtype_name(value)]
+        if isinstance(value, torch.dtype) and dtype_name(value) in DTYPES:
+            return ["dtype", dtype_name(value)]
         if isinstance(value, torch.device):
             return ["device", str(value)]
         if isinstance(value, pathlib.Path):
@@ -120,8 +111,8 @@ class Layout:
         )
 
     def _tensor(self, value: torch.Tensor, path: str) -> list[Any]:
-        name = _dtype_name(value.dtype)
-        if type(value) not in (torch.Tensor, torch.nn.Parameter) or name not in _DTYPES:
+        name = dtype_name(value.dtype)
+        if type(value) not in (torch.Tensor, torch.nn.Parameter) or name not in DTYPES:
             raise StateError(f"{path} is a {type(value).__name__} of {name}: it cannot be sent")
         if value.layout is not torch.strided or value.is_meta:
             raise StateError(f"{path} is a tensor without plain memory: it cannot be sent")
@@ -216,17 +207,12 @@ class _Reader:
         if reader := _LEAVES.get(tag):
             return reader(self, *rest)
         items = [self.node(item, depth + 1) for item in rest]
-        if builder := _BUILDERS.get(tag):
+        if builder := BUILDERS.get(tag):
             return builder(items)
-        pairs = zip(items[::2], items[1::2], strict=True)
-        if tag in _ATTRIBUTE_DICTS:
-            return _attribute_dict(tag)(pairs)
-        if tag == "counter":
-            return Counter(dict(pairs))
-        return {"dict": dict, "ordered": OrderedDict}[tag](pairs)
+        return mapping(tag, zip(items[::2], items[1::2], strict=True))
 
     def tensor(self, name: str, shape: list[int], order: list[int], offset: int) -> torch.Tensor:
-        dtype = _DTYPES[name]
+        dtype = DTYPES[name]
         # permuting nothing checks that ``order`` is a permutation
         stored = torch.empty(shape, dtype=dtype, device="meta").permute(
             order or list(range(len(shape)))
@@ -238,7 +224,7 @@ class _Reader:
         return value.permute(_inverse(order)) if order else value
 
     def array(self, name: str, shape: list[int], offset: int) -> np.ndarray[Any, Any]:
-        dtype = _numpy_dtype(name)
+        dtype = numpy_dtype(name)
         data = self._slice(offset, math.prod(shape) * dtype.itemsize)
         value = np.empty(shape, dtype)
         value.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
@@ -255,46 +241,13 @@ class _Reader:
 _LEAVES: dict[str, Callable[..., Any]] = {
     "int": lambda _, digits: int(digits),
     "complex": lambda _, real, imag: complex(real, imag),
-    "dtype": lambda _, name: _DTYPES[name],
+    "dtype": lambda _, name: DTYPES[name],
     "device": lambda _, name: torch.device(name),
     "path": lambda _, text: pathlib.Path(text),
-    "scalar": lambda _, name, data: np.frombuffer(data, _numpy_dtype(name))[0],
+    "scalar": lambda _, name, data: np.frombuffer(data, numpy_dtype(name))[0],
     "tensor": _Reader.tensor,
     "array": _Reader.array,
 }
-_BUILDERS: dict[str, Callable[[Iterable[Any]], Any]] = {
-    "list": list,
-    "tuple": tuple,
-    "size": torch.Size,
-    "set": set,
-    "frozenset": frozenset,
-}
-
-
-def _mapping_tag(kind: type) -> str | None:
-    if kind.__name__ == "AttributeDict":
-        return next(
-            (t for t, module in _ATTRIBUTE_DICTS.items() if kind.__module__ == module), None
-        )
-    return _MAPPINGS.get(kind)
-
-
-def _attribute_dict(tag: str) -> Callable[..., Any]:
-    module = _ATTRIBUTE_DICTS[tag]
-    found = sys.modules.get(module) or importlib.import_module(module)
-    kind: Callable[..., Any] = found.AttributeDict
-    return kind
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _numpy_dtype(name: str) -> np.dtype[Any]:
-    dtype = np.dtype(name)
-    if dtype.hasobject or dtype.names is not None:
-        raise StateError(f"received state holds numpy values of {dtype}")
-    return dtype
 
 
 def _memory_order(tensor: torch.Tensor) -> list[int]:

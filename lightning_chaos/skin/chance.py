@@ -9,10 +9,16 @@ same samples, all draw the same.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 
 import numpy as np
 import torch
+
+
+def seed_of_script() -> int:
+    """What Lightning was told to seed with; torch's own, which may be any number, if nothing."""
+    return int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed())
 
 
 def begin_chance(seed: int, epoch: int, position: int, device: torch.device) -> None:

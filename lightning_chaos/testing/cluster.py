@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -13,10 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 from lightning_chaos.monitor.runlog import LogEvent, LogTail
-from lightning_chaos.testing.launch import ColdStart, Launcher, Running
+from lightning_chaos.testing.launch import ColdStart, Launcher
+from lightning_chaos.testing.processes import Processes
 
 T = TypeVar("T")
 
@@ -69,8 +67,7 @@ class LocalCluster:
         self._cwd = cwd or self.directory
         self._env = self._base_env() | dict(env or {})
         self._tail = LogTail(self.log_dir)
-        self._processes: dict[str, Running] = {}
-        self._peers: dict[str, list[psutil.Process]] = {}
+        self._nodes: dict[str, Processes] = {}
         self.events: list[LogEvent] = []
         """Everything the nodes have logged, as read by :meth:`poll`."""
 
@@ -79,7 +76,7 @@ class LocalCluster:
     @property
     def nodes(self) -> list[str]:
         """Names of all nodes that were started."""
-        return [*self._processes]
+        return [*self._nodes]
 
     def start(self, *nodes: str, env: Mapping[str, str] | None = None) -> None:
         """Start these nodes at once, each a process of its own.
@@ -92,14 +89,15 @@ class LocalCluster:
             ValueError: a node of that name was started before.
         """
         for node in nodes:
-            if node in self._processes:
+            if node in self._nodes:
                 raise ValueError(f"node {node} was started before; use another name")
-            self._processes[node] = self._launcher.launch(
+            worker = self._launcher.launch(
                 [str(self._script), *self._args],
                 env=self._env | {"CHAOS_NODE": node} | dict(env or {}),
                 cwd=self._cwd,
                 output=self.output(node),
             )
+            self._nodes[node] = Processes(worker)
 
     def command_env(self) -> dict[str, str]:
         """Environment in which ``lightning-chaos`` commands find this run."""
@@ -107,7 +105,7 @@ class LocalCluster:
 
     def exit_code(self, node: str) -> int | None:
         """Exit code of the node's worker (negative: a signal), None while it runs."""
-        return self._processes[node].poll()
+        return self._nodes[node].exit_code
 
     def output(self, node: str) -> Path:
         """File with what the node's processes printed."""
@@ -125,42 +123,35 @@ class LocalCluster:
 
     def kill(self, node: str) -> None:
         """End worker and peer as a power failure would: none gets to say a last word."""
-        peers = self._peers_of(node)
-        self._signal(node, signal.SIGSTOP)
-        for sign in (signal.SIGSTOP, signal.SIGKILL):
-            for peer in peers:
-                _signal(peer, sign)
-        self._signal(node, signal.SIGKILL)
+        self._nodes[node].kill()
 
     def kill_worker(self, node: str) -> None:
         """SIGKILL to the training process alone."""
-        self._signal(node, signal.SIGKILL)
+        self._nodes[node].signal_worker(signal.SIGKILL)
 
     def kill_peer(self, node: str) -> None:
         """SIGKILL to the control-plane process alone."""
-        for peer in self._peers_of(node):
-            _signal(peer, signal.SIGKILL)
+        self._nodes[node].signal_peers(signal.SIGKILL)
 
     def suspend(self, node: str, *, worker: bool = True, peer: bool = True) -> None:
         """Stop worker and peer as a laptop's lid would; :meth:`resume` lets them go on."""
-        for process in self._peers_of(node) if peer else []:
-            _signal(process, signal.SIGSTOP)
+        if peer:
+            self._nodes[node].signal_peers(signal.SIGSTOP)
         if worker:
-            self._signal(node, signal.SIGSTOP)
+            self._nodes[node].signal_worker(signal.SIGSTOP)
 
     def resume(self, node: str) -> None:
         """Let a suspended node go on."""
-        self._signal(node, signal.SIGCONT)
-        for peer in self._peers_of(node):
-            _signal(peer, signal.SIGCONT)
+        self._nodes[node].signal_worker(signal.SIGCONT)
+        self._nodes[node].signal_peers(signal.SIGCONT)
 
     def interrupt(self, node: str) -> None:
         """SIGINT to the training process, as Ctrl-C: it leaves politely."""
-        self._signal(node, signal.SIGINT)
+        self._nodes[node].signal_worker(signal.SIGINT)
 
     def leave(self, node: str) -> None:
         """SIGTERM to the training process: it leaves politely."""
-        self._signal(node, signal.SIGTERM)
+        self._nodes[node].signal_worker(signal.SIGTERM)
 
     # ---- watching --------------------------------------------------------------------------
 
@@ -168,8 +159,8 @@ class LocalCluster:
         """What the nodes have logged since the last call."""
         new = self._tail.poll()
         for event in new:
-            if event.event == "start":
-                self._know_peer(event.node, int(event["peer_pid"]))
+            if event.event == "start" and event.node in self._nodes:
+                self._nodes[event.node].know_peer(int(event["peer_pid"]))
         self.events += new
         return new
 
@@ -192,7 +183,7 @@ class LocalCluster:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            ended = all(p.poll() is not None for p in self._processes.values())
+            ended = not self._any_running()
             self.poll()
             if value := predicate(self.events):
                 return value
@@ -221,12 +212,12 @@ class LocalCluster:
     def close(self) -> None:
         """End everything: SIGTERM, ``grace_s``, SIGKILL; then the peers.  Idempotent."""
         self.poll()
-        for node in self._processes:
-            self._peers_of(node)
-            self.leave(node)
+        for processes in self._nodes.values():
+            processes.look()
+            processes.signal_worker(signal.SIGTERM)
         _wait_while(self._any_running, self._grace_s)
-        for node in self._processes:
-            self._signal(node, signal.SIGKILL)
+        for processes in self._nodes.values():
+            processes.signal_worker(signal.SIGKILL)
         _wait_while(self._any_running, KILL_WAIT_S)
         self.poll()
         self._end_peers()
@@ -251,37 +242,20 @@ class LocalCluster:
         }
 
     def _any_running(self) -> bool:
-        return any(p.poll() is None for p in self._processes.values())
+        return any(p.exit_code is None for p in self._nodes.values())
 
-    def _signal(self, node: str, sign: signal.Signals) -> None:
-        process = self._processes[node]
-        if process.poll() is None:
-            os.kill(process.pid, sign)
-
-    def _know_peer(self, node: str, pid: int) -> None:
-        known = self._peers.setdefault(node, [])
-        if all(p.pid != pid for p in known):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                known.append(psutil.Process(pid))
-
-    def _peers_of(self, node: str) -> list[psutil.Process]:
-        """The node's peer processes: children of its worker, or known from its log."""
-        if self._processes[node].poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(self._processes[node].pid).children(recursive=True):
-                    self._know_peer(node, child.pid)
-        return [p for p in self._peers.get(node, []) if _runs(p)]
+    def _any_peer(self) -> bool:
+        return any(p.any_peer for p in self._nodes.values())
 
     def _end_peers(self) -> None:
-        peers = [p for node in self._processes for p in self._peers_of(node)]
-        _wait_while(lambda: any(_runs(p) for p in peers), self._grace_s)
-        for peer in peers:
-            _signal(peer, signal.SIGKILL)
-        _wait_while(lambda: any(_runs(p) for p in peers), KILL_WAIT_S)
+        _wait_while(self._any_peer, self._grace_s)
+        for processes in self._nodes.values():
+            processes.signal_peers(signal.SIGKILL)
+        _wait_while(self._any_peer, KILL_WAIT_S)
 
     def _story(self) -> str:
         parts = []
-        for node in self._processes:
+        for node in self._nodes:
             last = [f"{e.event} {e.fields}" for e in self.events if e.node == node][-3:]
             code = self.exit_code(node)
             state = "runs" if code is None else f"ended with {code}"
@@ -298,16 +272,3 @@ def _wait_while(condition: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while condition() and time.monotonic() < deadline:
         time.sleep(POLL_S)
-
-
-def _runs(process: psutil.Process) -> bool:
-    """True while that very process (not a later one with its pid) does something."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _signal(process: psutil.Process, sign: signal.Signals) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(sign)

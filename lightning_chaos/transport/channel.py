@@ -75,6 +75,11 @@ class Channel(asyncio.Protocol):
             head = len(data).to_bytes(_HEAD_BYTES, "big")
             self._transport.write(b"".join((head, data)))
 
+    @property
+    def queued_bytes(self) -> int:
+        """What is sent and not yet taken by the system."""
+        return self._transport.get_write_buffer_size()
+
     # ---- receiving -------------------------------------------------------------------------
 
     async def receive(self) -> bytes | None:

@@ -53,7 +53,7 @@ async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            family, kind, proto, _, target = await _look_up(address)
+            family, kind, proto, _, target = await look_up(address)
             sock = socket.socket(family, kind, proto)
             try:
                 sock.setblocking(False)
@@ -64,17 +64,22 @@ async def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                 raise
     except TimeoutError:
         raise OSError(f"{address} did not answer within {timeout_s:g} s") from None
-    except (ValueError, OverflowError) as error:  # others may tell of any name and port
-        raise OSError(f"{address} is no address: {error}") from None
     return sock
 
 
-async def _look_up(address: Address) -> tuple[int, int, int, str, Any]:
-    """What to connect to; a numeric address is one already, and costs no thread."""
+async def look_up(address: Address) -> tuple[int, int, int, str, Any]:
+    """What to connect to; a numeric address is one already, and costs no thread.
+
+    Raises:
+        OSError: there is no such name.
+    """
     loop, wanted = asyncio.get_running_loop(), socket.SOCK_STREAM
-    with contextlib.suppress(socket.gaierror):
-        return socket.getaddrinfo(*address, type=wanted, flags=socket.AI_NUMERICHOST)[0]
-    return (await loop.getaddrinfo(*address, type=wanted))[0]
+    try:
+        with contextlib.suppress(socket.gaierror):
+            return socket.getaddrinfo(*address, type=wanted, flags=socket.AI_NUMERICHOST)[0]
+        return (await loop.getaddrinfo(*address, type=wanted))[0]
+    except (ValueError, OverflowError) as error:  # others may tell of any name and port
+        raise OSError(f"{address} is no address: {error}") from None
 
 
 async def dial(dialler: Dialler, address: Address, kind: Kind, timeout_s: float) -> socket.socket:

@@ -74,12 +74,15 @@ class LinkMeter:
             self._transfers.begin()
 
     def ask_train(self) -> int:
-        """A train is asked for now; how long it should be, bytes."""
+        """A train is asked for now; how long it should be, bytes.
+
+        By what the link carries at least it takes no longer than :data:`TRAIN_S`; of a link of
+        which nothing is known the first one is short.
+        """
         self._asked_at = self._clock()
         known = self.reading()
-        if known is None or known.trust is Trust.AT_LEAST:
-            return TRAIN_BYTES
-        return min(TRAIN_BYTES, max(LEAST_TRAIN_BYTES, int(known.bytes_per_s * TRAIN_S)))
+        wanted = int(known.bytes_per_s * TRAIN_S) if known is not None else 0
+        return min(TRAIN_BYTES, max(LEAST_TRAIN_BYTES, wanted))
 
     def begin_train(self) -> None:
         """A train is announced."""
@@ -132,8 +135,11 @@ class LinkMeter:
 
     @property
     def silent_s(self) -> float:
-        """Since anything came that tells the rate, seconds; infinite if nothing has."""
-        transfer = self._transfers.estimate
+        """Since anything came that tells the rate, seconds; infinite if nothing has.
+
+        A lower bound does not: over a long way transfers may never be long enough to tell more.
+        """
+        transfer = self._certain
         return self._clock() - max(self._said_at, transfer.at if transfer else -math.inf)
 
     @property

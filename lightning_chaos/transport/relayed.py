@@ -4,7 +4,7 @@ A relay (``lightning_chaos.testing.lab``) takes the place of the network.  A nod
 one dials it instead of the other node, says who calls whom, and hears what became of the call;
 from then on the connection is the other node's.
 
-    call    2 bytes length, msgpack of :class:`Call`
+    call    2 bytes length, then host (numeric), port and name of this node, a zero byte behind each
     answer  4 bytes, 0 or the error number of the call
 """
 
@@ -14,24 +14,11 @@ import asyncio
 import os
 import socket
 
-import msgspec
-
-from lightning_chaos.errors import AddressError, WireError
+from lightning_chaos.errors import AddressError
 from lightning_chaos.transport.address import Address, is_loopback, parse_address
-from lightning_chaos.transport.dial import Dialler, dial_tcp
+from lightning_chaos.transport.dial import Dialler, dial_tcp, look_up
 
-MAX_CALL_BYTES = 1024
-ANSWER_BYTES = 4
-
-
-class Call(msgspec.Struct, frozen=True):
-    """Who wants to speak to whom."""
-
-    node: str
-    """Name of the node that calls."""
-    host: str
-    """Where the other node's door is."""
-    port: int
+_ANSWER_BYTES = 4
 
 
 class RelayedDialler:
@@ -50,9 +37,10 @@ class RelayedDialler:
         """See :class:`Dialler`; what the relay met is raised as if it had been met here."""
         try:
             async with asyncio.timeout(timeout_s):
+                _, _, _, _, target = await look_up(address)
                 sock = await self._reach_relay(timeout_s)
                 try:
-                    await _call(sock, Call(self._node, *address))
+                    await _call(sock, str(target[0]), str(target[1]), self._node)
                 except BaseException:
                     sock.close()
                     raise
@@ -90,39 +78,14 @@ def dialler_for(relay: str, node: str) -> Dialler:
     return RelayedDialler(address, node)
 
 
-async def receive_call(sock: socket.socket) -> Call:
-    """Read what a caller wants from a non-blocking socket.
-
-    Raises:
-        WireError: it is no call.
-        OSError: the connection broke.
-    """
-    length = int.from_bytes(await _exactly(sock, 2), "big")
-    if length > MAX_CALL_BYTES:
-        raise WireError(f"a call of {length} bytes, allowed are {MAX_CALL_BYTES}")
-    try:
-        return msgspec.msgpack.decode(await _exactly(sock, length), type=Call)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WireError(f"not a call: {error}") from None
-
-
-async def _call(sock: socket.socket, call: Call) -> None:
-    data = msgspec.msgpack.encode(call)
-    await asyncio.get_running_loop().sock_sendall(sock, len(data).to_bytes(2, "big") + data)
-    try:
-        code = int.from_bytes(await _exactly(sock, ANSWER_BYTES), "big")
-    except WireError:
-        raise ConnectionResetError("the relay hung up") from None
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-async def _exactly(sock: socket.socket, size: int) -> bytes:
-    """That many bytes and not one more: the rest belongs to the connection."""
-    loop, data = asyncio.get_running_loop(), b""
-    while len(data) < size:
-        part = await loop.sock_recv(sock, size - len(data))
+async def _call(sock: socket.socket, *words: str) -> None:
+    loop, data = asyncio.get_running_loop(), b"".join(word.encode() + b"\0" for word in words)
+    await loop.sock_sendall(sock, len(data).to_bytes(2, "big") + data)
+    answer = b""
+    while len(answer) < _ANSWER_BYTES:  # and not one more: the rest belongs to the connection
+        part = await loop.sock_recv(sock, _ANSWER_BYTES - len(answer))
         if not part:
-            raise WireError(f"closed after {len(data)} of {size} bytes")
-        data += part
-    return data
+            raise ConnectionResetError("the relay hung up")
+        answer += part
+    if code := int.from_bytes(answer, "big"):
+        raise OSError(code, os.strerror(code))

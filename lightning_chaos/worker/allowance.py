@@ -7,11 +7,18 @@ between two rounds once it has lasted a moment, a validation or a checkpoint.
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
+
+from lightning_chaos.protocol import local
+
 LEAST_S = 60.0
 """Allowance of a round that usually takes little, seconds."""
 TIMES = 10
 """How many times as long as ever before a round may take; or, as a round may, what is no round."""
 _MOMENT_S = 0.5
+_CHECK_S = 0.25
 
 
 class Allowance:
@@ -60,3 +67,19 @@ class Allowance:
             return other_s
         between = self._since is not None and not self._in_round
         return other_s if between and now - (self._since or 0.0) > _MOMENT_S else round_s
+
+
+async def tell_allowance(allowance: Allowance, tell_peer: Callable[[local.Local], None]) -> None:
+    """Keep the peer informed for as long as the station lives: others need it when this one hangs.
+
+    Args:
+        allowance: of this worker.
+        tell_peer: says something to this node's peer.
+    """
+    told = 0.0
+    while True:
+        seconds = allowance.seconds(time.monotonic())
+        if seconds != told:
+            told = seconds
+            tell_peer(local.Allowance(seconds))
+        await asyncio.sleep(_CHECK_S)

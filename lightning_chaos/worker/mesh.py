@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import ssl
-import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lightning_chaos.collective.actions import Landing, Send, Verdict
@@ -18,22 +14,10 @@ from lightning_chaos.protocol.readings import Reading
 from lightning_chaos.protocol.values import Member, Uid, View
 from lightning_chaos.transport.dial import Dialler
 from lightning_chaos.transport.pacer import Pacer
+from lightning_chaos.worker.mending import NEVER, Mending
 
 REACH_TIMEOUTS = 5
 """A member that cannot be met for so many timeouts is complained of."""
-_RETRY_S = 0.05
-_NEVER = math.inf
-
-
-@dataclass(slots=True, eq=False)
-class _Lack:
-    """A link that is not there."""
-
-    member: Member
-    reason: str
-    """Why, for people; '' if it never was."""
-    until: float
-    """From then on it is complained of; :data:`_NEVER` once it was. Seconds, monotonic."""
 
 
 class MeshOwner(Protocol):
@@ -109,7 +93,6 @@ class Mesh:
         self._owner = owner
         self._view: View | None = None
         self._linked: set[Uid] = set()
-        self._lacks: dict[Uid, _Lack] = {}
         self._owed: dict[Uid, bool] = {}
         """Of whose link the peer is told once it works; whether frames were lost that count."""
         self._spare: set[Uid] = set()
@@ -122,6 +105,9 @@ class Mesh:
             pacer_for=pacer_for,
             dial_tls=dial_tls,
             accept_tls=accept_tls,
+        )
+        self._mending = Mending(
+            me, self._links, lambda: self.timeout_s, self._wanted, self._complain, owner.spawn
         )
         self.adopt = self._links.adopt
         self.resume = self._links.resume
@@ -179,7 +165,7 @@ class Mesh:
             if not joins and member.uid not in self._owed:
                 self._complain(member.uid, "there is no data link to it yet")
             waits = joins and dials(self._me, member)
-            self._lack(member, "", REACH_TIMEOUTS * self.timeout_s if waits else _NEVER)
+            self._mending.begin(member, "", REACH_TIMEOUTS * self.timeout_s if waits else NEVER)
 
     def let_go(self, *views: View) -> None:
         """Close the links to whoever is neither in these views nor in the newest."""
@@ -194,7 +180,7 @@ class Mesh:
                 # It must prove that it works before a view counts on it again.
                 self._drop([uid])
                 self._complain(uid, "given up; it has to be made anew")
-                self._lack(member, "", _NEVER)
+                self._mending.begin(member, "", NEVER)
 
     def _drop(self, uids: Iterable[Uid]) -> None:
         gone = list(uids)
@@ -206,6 +192,10 @@ class Mesh:
         """That one, if it and this node are in the newest view."""
         view, me = self._view, self._me.uid
         return view.find(uid) if view is not None and uid != me and view.find(me) else None
+
+    def _wanted(self, uid: Uid) -> bool:
+        """A link to that one is of use."""
+        return not self._owner.out_of_play and self._known(uid) is not None
 
     def _linked_by(self, view: View | None, uid: Uid) -> bool:
         """That view has both this node and that one, and a link between them."""
@@ -231,7 +221,7 @@ class Mesh:
     def connected(self, uid: Uid) -> None:
         """A link is up."""
         self._linked.add(uid)
-        self._lacks.pop(uid, None)
+        self._mending.end(uid)
         if not self._needed(uid):
             self._spare.add(uid)
         frames_lost = self._owed.pop(uid, None)
@@ -252,7 +242,7 @@ class Mesh:
         member = self._known(uid)
         if member is not None:
             self._owed[uid] = self._needed(uid)
-            self._lack(member, reason, self._mends_s(member))
+            self._mending.begin(member, reason, self._mends_s(member))
         if self._needed(uid) and not self._linked_by(self._view, uid):
             # It is to go as planned, but not yet: this round still needs it.
             self._owner.tell_peer(local.Broken(uid, reason, False))
@@ -270,31 +260,3 @@ class Mesh:
     def _complain(self, uid: Uid, reason: str) -> None:
         self._owed.setdefault(uid, False)
         self._owner.tell_peer(local.Broken(uid, reason, False))
-
-    def _lack(self, member: Member, reason: str, bound_s: float) -> None:
-        """See that there will be a link; complain if there is none within so many seconds."""
-        until = time.monotonic() + bound_s
-        lack = self._lacks.get(member.uid)
-        if lack is not None:
-            lack.until = min(lack.until, until)
-            return
-        lack = self._lacks[member.uid] = _Lack(member, reason, until)
-        self._owner.spawn(self._mend(lack))
-
-    async def _mend(self, lack: _Lack) -> None:
-        """Dial, or wait for a call, until there is a link or no view wants one any more."""
-        uid, why = lack.member.uid, ""
-        while self._lacks.get(uid) is lack:
-            if self._owner.out_of_play or not self._known(uid):
-                del self._lacks[uid]
-                return
-            if dials(self._me, lack.member):
-                try:
-                    await self._links.connect(lack.member, self.timeout_s)
-                    return
-                except OSError as error:
-                    why = f"dialling it again: {error}" if lack.reason else str(error)
-            if time.monotonic() >= lack.until and self._lacks.get(uid) is lack:
-                lack.until = _NEVER
-                self._complain(uid, "; ".join(part for part in (lack.reason, why) if part))
-            await asyncio.sleep(_RETRY_S if lack.until < _NEVER else self.timeout_s / 2)

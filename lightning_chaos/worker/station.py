@@ -8,31 +8,23 @@ nothing more, and a new one takes its place.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable
+from functools import partial
 
 from lightning_chaos.collective.actions import Landing, Verdict
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.collective.frames import Frame
-from lightning_chaos.errors import (
-    ChaosError,
-    FingerprintError,
-    JoinError,
-    PeerGone,
-    QuorumLost,
-    RunFinished,
-)
+from lightning_chaos.errors import ChaosError, PeerGone
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.values import Decision, Uid, View
+from lightning_chaos.protocol.values import Ballot, Decision, Uid, View
 from lightning_chaos.replication.donor import Donor
 from lightning_chaos.transport.door import Kind
-from lightning_chaos.worker.allowance import Allowance
+from lightning_chaos.worker.allowance import tell_allowance
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.course import Course
 from lightning_chaos.worker.gauges import tell_gauges
@@ -41,9 +33,9 @@ from lightning_chaos.worker.news import News
 from lightning_chaos.worker.operations import Operations
 from lightning_chaos.worker.outfit import Outfit, Wiring, fit_out
 from lightning_chaos.worker.tasks import Tasks
+from lightning_chaos.worker.words import heed
 
 log = logging.getLogger(__name__)
-ALLOWANCE_CHECK_S = 0.25
 
 
 class Station:
@@ -67,6 +59,7 @@ class Station:
     ) -> None:
         self.config = config
         self.chronicle = Chronicle(run_log)
+        self.on_stop = on_stop
         self.leaving = False
         """This node wants to go, and must not join any more."""
         self.standing: local.Standing | None = None
@@ -80,11 +73,10 @@ class Station:
         self.all_done = False
         self._door = door
         self._wiring = wiring
-        self._on_stop = on_stop
         self._peer: PeerClient | None = None
         self._outfit: Outfit | None = None
         self._news = News()
-        self.tell, self.until = self._news.tell, self._news.until
+        self.tell, self.until, self.fail = self._news.tell, self._news.until, self._news.fail
         self.links_changed = self.tell
         self._tasks = Tasks(self.on_failure)
         self.spawn = self._tasks.spawn
@@ -92,7 +84,7 @@ class Station:
     def on_failure(self, error: BaseException) -> None:
         """Something of this incarnation failed that cannot: whoever waits is told."""
         log.error("a task of %s failed", self.config.node, exc_info=error)
-        self._news.fail(ChaosError(f"internal error: {error!r}"))
+        self.fail(ChaosError(f"internal error: {error!r}"))
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -108,7 +100,7 @@ class Station:
         self.peer_pid = process.pid
         self._peer = await PeerClient.connect(
             process,
-            on_message=self._on_peer,
+            on_message=partial(heed, self),
             on_socket=self._on_socket,
             on_gone=self._on_peer_gone,
         )
@@ -163,11 +155,6 @@ class Station:
         """Serves the state while this worker holds."""
         return self.outfit.donor
 
-    @property
-    def in_force(self) -> View | None:
-        """The view that the present round runs under."""
-        return self._outfit.course.in_force if self._outfit else None
-
     # ---- the peer --------------------------------------------------------------------------
 
     def tell_peer(self, message: local.Local) -> None:
@@ -175,49 +162,11 @@ class Station:
         if self._peer is not None and not self.apart:
             self._peer.send(message)
 
-    def _on_peer(self, message: local.AnyLocal) -> None:
-        match message:
-            case local.Standing():
-                self._on_standing(message)
-            case local.Permit(upto=upto):
-                self.course.permit(upto)
-            case local.Freeze(ballot=ballot):
-                self._freeze()
-                if self._outfit is not None:
-                    report = self.exchange.report(self.course.begun)
-                    self.tell_peer(local.Frozen(ballot, report))
-            case local.Install(view=view, decision=decision, reason=reason):
-                self._install(view, decision, reason)
-            case local.Refused(reason=reason, setting=setting):
-                self._news.fail(FingerprintError(reason) if setting else JoinError(reason))
-            case local.GaveUp(reason=reason):
-                self._news.fail(QuorumLost(reason))
-            case local.Removed(reason=reason, where=where):
-                self.where = where
-                self.fall_out(reason)
-            case local.RunOver(round=round_):
-                self._news.fail(RunFinished(round_))
-            case local.AllDone():
-                self.all_done = True
-            case local.Stop(reason=reason):
-                self._on_stop(reason)
-            case local.Waiting(reason=reason):
-                self.waiting = reason
-                self.chronicle.waiting(reason)
-            case local.Timeout(seconds=seconds) if self._outfit is not None:
-                self.mesh.timeout_s = self.operations.timeout_s = seconds
-            case local.RoundTrips(seconds=trips) if self._outfit is not None:
-                self.mesh.trips = trips
-            case local.NoLink(reasons=reasons):
-                self.chronicle.links(reasons)
-            case _:
-                log.debug("the peer said %s", type(message).__name__)
-        self.tell()
-
-    def _on_standing(self, standing: local.Standing) -> None:
+    def stand(self, standing: local.Standing) -> None:
+        """The peer has founded the run or found it."""
         self.standing = standing
         self._outfit = fit_out(standing, self.config, self._wiring, self.chronicle, self)
-        self.spawn(self._keep_allowance_told(self._outfit.allowance))
+        self.spawn(tell_allowance(self._outfit.allowance, self.tell_peer))
         self.spawn(tell_gauges(self.mesh, self.operations, self.tell_peer, self.chronicle))
         self.donor.admit(standing.view.everybody)
         if not standing.newcomer:
@@ -225,16 +174,6 @@ class Station:
             self.exchange.install(standing.view, None)
         if self.leaving:
             self._leave()
-
-    async def _keep_allowance_told(self, allowance: Allowance) -> None:
-        """The peer tells it to the others: they need it when this worker hangs."""
-        told = 0.0
-        while True:
-            seconds = allowance.seconds(time.monotonic())
-            if seconds != told:
-                told = seconds
-                self.tell_peer(local.Allowance(seconds))
-            await asyncio.sleep(ALLOWANCE_CHECK_S)
 
     def _on_socket(self, kind: Kind, sock: socket.socket) -> None:
         if self._outfit is not None and kind is Kind.DATA:
@@ -246,12 +185,18 @@ class Station:
 
     def _on_peer_gone(self, reason: str) -> None:
         if self._outfit is None and self._news.error is None:
-            self._news.fail(PeerGone(f"the peer process ended: {reason}"))
+            self.fail(PeerGone(f"the peer process ended: {reason}"))
         elif self._outfit is not None and not self.out_of_play:
             self.spawn(self.mesh.say_word(f"its peer is gone ({reason})"))
         self.fall_out(f"its peer is gone ({reason})")
 
     # ---- views -----------------------------------------------------------------------------
+
+    def freeze(self, ballot: Ballot) -> None:
+        """The view changes unplanned: complete nothing more, and say what is held."""
+        self._freeze()
+        if self._outfit is not None:
+            self.tell_peer(local.Frozen(ballot, self.exchange.report(self.course.begun)))
 
     def _freeze(self) -> None:
         if self._outfit is not None and not self.exchange.frozen:
@@ -259,7 +204,8 @@ class Station:
             self.exchange.freeze()
             self.operations.carry_out()
 
-    def _install(self, view: View, decision: Decision | None, reason: str) -> None:
+    def install(self, view: View, decision: Decision | None, reason: str) -> None:
+        """A view is agreed upon; what a freeze was for is decided."""
         self.chronicle.committed(view, decision, reason)
         self.exchange.install(view, decision)
         self.course.install(view, decision, reason)

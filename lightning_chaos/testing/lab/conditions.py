@@ -12,6 +12,7 @@ from lightning_chaos.errors import ConfigError
 MAX_RATE_MBIT = 1000.0
 """What the relays can carry in sum; a link without a rate of its own has this one's buffer."""
 LEAST_HELD_BYTES = 64 << 10
+"""So much one direction of a connection may have under way in any case."""
 
 
 class Cut(enum.StrEnum):

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import subprocess
-import sys
-import threading
 
 from typing_extensions import override
 
 from lightning_chaos.errors import ConfigError
-from lightning_chaos.testing.lab.conditions import Cut, Shape
+from lightning_chaos.testing.lab.conditions import LEAST_HELD_BYTES, MAX_RATE_MBIT, Cut, Shape
+from lightning_chaos.testing.lab.native import Native
 from lightning_chaos.testing.lab.network import Network
-from lightning_chaos.testing.lab.orders import (
-    Ask,
-    Order,
-    Place,
-    SetCut,
-    SetShape,
-    Standing,
-    encode_line,
-    standing_decoder,
-)
 from lightning_chaos.testing.lab.rules import Pair
 from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.door import open_door
 
 HOST = "127.0.0.1"
-_ANSWER_TIMEOUT_S = 20.0
-_END_TIMEOUT_S = 5.0
+KERNEL_BYTES = 64 << 10
+"""The kernel's buffer on the relay's side, beside what the relay itself holds."""
+_CUTS = (Cut.NONE, Cut.SILENT, Cut.RESET, Cut.REFUSE)
+"""By their numbers in ``relay/road.h``."""
 
 
 class Relays(Network):
@@ -43,27 +33,16 @@ class Relays(Network):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "lightning_chaos.testing.lab.relay_process"),
-                    *(str(theirs.fileno()), str(seed)),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        ours.settimeout(_ANSWER_TIMEOUT_S)
-        self._socket = ours
-        self._stream = ours.makefile("rb")
-        self._lock = threading.Lock()
         self._doors: dict[str, socket.socket] = {}
-        try:
-            self.address = Address(HOST, self._hear().port)
-        except BaseException:
-            self.close()
-            raise
+        with open_door(HOST, 0) as door:
+            # Connections have the door's buffers; the kernel doubles what it is asked for.
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                door.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES // 2)
+            self.address = Address(HOST, door.getsockname()[1])
+            figures = KERNEL_BYTES, LEAST_HELD_BYTES, int(MAX_RATE_MBIT * 1e6 / 8)
+            self._process = Native(
+                "relay", [str(door.fileno()), str(seed), *map(str, figures)], [door.fileno()]
+            )
 
     # ---- nodes -----------------------------------------------------------------------------
 
@@ -78,7 +57,7 @@ class Relays(Network):
 
     def place(self, node: str, address: Address) -> None:
         """Say where a node's door is; only for nodes without :meth:`env_for`."""
-        self._order(Place(node, *address))
+        self._process.obey(["\t".join(("place", node, address.host, str(address.port)))])
 
     # ---- links -----------------------------------------------------------------------------
 
@@ -95,58 +74,46 @@ class Relays(Network):
     def shape_one_way(self, shape: Shape, source: str, target: str) -> None:
         """From ``source`` to ``target`` links are like this from now on."""
         self.check(shape)
-        self._order(SetShape(source, target, shape))
+        times_ns = (f"{ms * 1e6:.0f}" for ms in (shape.delay_ms, shape.jitter_ms))
+        figures = f"{shape.bytes_per_s or 0:.3f}", *times_ns
+        self._process.obey(["\t".join(("shape", source, target, *figures))])
 
     @override
     def cut_one_way(self, source: str, target: str, how: Cut = Cut.SILENT) -> None:
         """Cut links from ``source`` to ``target`` alone."""
-        self._order(SetCut(source, target, how))
+        self._process.obey(["\t".join(("cut", source, target, str(_CUTS.index(how))))])
 
     # ---- watching --------------------------------------------------------------------------
 
     @override
     def carried_bytes(self) -> dict[Pair, int]:
         """Bytes that arrived so far, by (from, to)."""
-        return {(source, target): count for source, target, count in self._order(Ask()).carried}
+        found: dict[Pair, int] = {}
+        roads = 1
+        while len(found) < roads:
+            first, *lines = self._process.ask(f"count\t{len(found)}").splitlines()
+            roads = int(first.split()[1])
+            for source, target, count in (line.split("\t") for line in lines):
+                found[source, target] = int(count)
+        return found
 
     def connections(self) -> int:
         """Connections that are carried, or called for, at this moment."""
-        return self._order(Ask()).connections
+        return int(self._process.ask("count\t0").split()[0])
 
     # ---- the end ---------------------------------------------------------------------------
 
     def close(self) -> None:
         """Reset what is carried and end the process.  Idempotent."""
-        self._stream.close()
-        self._socket.close()
+        self._process.close()
         for door in self._doors.values():
             door.close()
-        try:
-            self._process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     def __enter__(self) -> Relays:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _order(self, order: Order) -> Standing:
-        with self._lock:
-            with contextlib.suppress(OSError):  # then there is no answer either
-                self._socket.sendall(encode_line(order))
-            return self._hear()
-
-    def _hear(self) -> Standing:
-        try:
-            line = self._stream.readline()
-        except (OSError, ValueError) as error:
-            raise RuntimeError(f"the relay process does not answer: {error}") from error
-        if not line:
-            raise RuntimeError("the relay process has ended; see what it printed")
-        return standing_decoder.decode(line)
 
 
 def _keep_port() -> socket.socket:

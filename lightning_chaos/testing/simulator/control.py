@@ -31,6 +31,8 @@ Tap = Callable[[Node, Message], None]
 class End:
     """One end of a control connection."""
 
+    node: Node
+    """Whose it is."""
     open: float
     """From when on it may be used."""
     last: float
@@ -128,7 +130,7 @@ class Control:
 
     def join(self, node: Node, other: Node, at: float, there_at: float) -> Connection:
         """A connection that can be used from these times on, by node and by other."""
-        ends = {node.uid: End(at, at), other.uid: End(there_at, there_at)}
+        ends = {node.uid: End(node, at, at), other.uid: End(other, there_at, there_at)}
         connection = node.links[other.uid] = other.links[node.uid] = Connection(ends)
         return connection
 
@@ -221,27 +223,29 @@ class Control:
             return
         for tap in self.taps:
             tap(node, message)
-        end, other = connection.ends[to], self._nodes[to]
-        arrive = partial(self._arrive, connection, node, other, message)
-        at = now + self._delay(node)
-        if not self._paths.doubled(node.name, other.name):
-            at = end.last = max(end.last, at)
+        end = connection.ends[to]
+        arrive = partial(self._arrive, connection, node, end, message)
+        at = now + self._paths.delay(node.name)
+        if not self._paths.doubled(node.name, end.node.name):
+            if at < end.last:
+                at = end.last
+            end.last = at
         elif self._clock.rng.random() < TWICE:
             self._clock.after(self._delay(node), arrive)
         self._clock.after(at - now, arrive)
         if self._paths.watchers and not isinstance(message, Status):
-            self._paths.sent(type(message).__name__, node.name, other.name)
+            self._paths.sent(type(message).__name__, node.name, end.node.name)
 
-    def _arrive(self, connection: Connection, sender: Node, node: Node, message: Message) -> None:
+    def _arrive(self, connection: Connection, sender: Node, end: End, message: Message) -> None:
         """Hand it over, or hold it back while the path is stalled."""
+        node = end.node
         if connection.broken or not node.peer_alive:
             return
-        held = connection.ends[node.uid].held
-        if held:
-            held.append(message)
+        if end.held:
+            end.held.append(message)
         elif self._paths.state(sender.name, node.name) == "stalled":
             # TCP sends it again until it gets through, in order with what comes after.
-            held.append(message)
+            end.held.append(message)
             release = partial(self._release, connection, sender, node)
             self._paths.when_open(sender.name, node.name, release)
         else:

@@ -33,6 +33,8 @@ CALM_S = 0.5
 class Wire:
     """Frames from one worker to another."""
 
+    source: Node
+    target: Node
     frames: deque[tuple[float, Send, bytes]] = field(default_factory=deque)
     """When each arrives, and its payload as it was when it was sent."""
     held: bool = False
@@ -56,16 +58,15 @@ class Wires:
         self._into: dict[Uid, dict[Uid, Wire]] = {}
         """By receiver and sender."""
 
-    def reaches(self, uid: Uid, other: Uid) -> bool:
-        """There is a data connection between these workers."""
-        a, b = self._nodes[uid], self._nodes[other]
-        lost = other in a.lacks or uid in b.lacks
+    def reaches(self, a: Node, b: Node) -> bool:
+        """There is a data connection between the workers of these."""
+        lost = b.uid in a.lacks or a.uid in b.lacks
         return b.worker_alive and not lost and not self._paths.data_state(a.name, b.name)
 
     def meets(self, uid: Uid, other: Uid) -> bool:
         """The same, and both ways are fine."""
         a, b = self._nodes[uid], self._nodes[other]
-        return self.reaches(uid, other) and self._paths.data_joined(a.name, b.name)
+        return self.reaches(a, b) and self._paths.data_joined(a.name, b.name)
 
     # ---- breaking and mending --------------------------------------------------------------
 
@@ -156,31 +157,33 @@ class Wires:
         """A frame goes on its way."""
         if send.to not in self._nodes:
             return
-        wire = self._into.setdefault(send.to, {}).setdefault(worker.uid, Wire())
-        delay = self._paths.delay(worker.me.node) / 2
-        at = wire.last = max(wire.last, self._clock.now + delay)
+        into = self._into.setdefault(send.to, {})
+        wire = into.get(worker.uid)
+        if wire is None:
+            wire = into[worker.uid] = Wire(self._nodes[worker.uid], self._nodes[send.to])
+        now, delay = self._clock.now, self._paths.delay(worker.me.node) / 2
+        at = wire.last = max(wire.last, now + delay)
         wire.frames.append((at, send, bytes(send.payload)))
-        self._clock.after(at - self._clock.now, partial(self._arrive, worker.uid, send.to, wire))
+        self._clock.after(at - now, partial(self._arrive, wire))
         if self._paths.watchers:
-            kind, to = send.frame.kind.name, self._nodes[send.to].name
-            self._paths.sent(kind, worker.me.node, to)
+            self._paths.sent(send.frame.kind.name, wire.source.name, wire.target.name)
 
-    def _arrive(self, source: Uid, to: Uid, wire: Wire) -> None:
+    def _arrive(self, wire: Wire) -> None:
         """Hand over what has arrived, unless the worker does not read now."""
         if not (wire.held or wire.dead):
-            self._pump(source, to, wire)
+            self._pump(wire)
 
-    def _pump(self, source: Uid, to: Uid, wire: Wire) -> None:
-        node = self._nodes[to]
+    def _pump(self, wire: Wire) -> None:
+        node, source = wire.target, wire.source.uid
         worker, frames = node.worker, wire.frames
-        if self._into[to].get(source) is not wire or not node.worker_alive:
+        if self._into[node.uid].get(source) is not wire or not node.worker_alive:
             return  # broken
         wire.dead = False
         wire.held = worker.hung or worker.view is None
         while frames and not wire.held and frames[0][0] <= self._clock.now:
-            if not self.reaches(source, to):
+            if not self.reaches(wire.source, node):
                 wire.dead = True
-                self._clock.after(LOOK_S, partial(self._pump, source, to, wire))
+                self._clock.after(LOOK_S, partial(self._pump, wire))
                 return
             _, send, payload = frames[0]
             where = worker.exchange.place(source, send.frame)
@@ -195,10 +198,10 @@ class Wires:
 
     def resume(self, worker: Worker) -> None:
         """Frames left unread are looked at again."""
-        for source, wire in self._into.get(worker.uid, {}).items():
+        for wire in self._into.get(worker.uid, {}).values():
             if wire.held:
                 wire.held = False
-                self._clock.after(0.0, partial(self._pump, source, worker.uid, wire))
+                self._clock.after(0.0, partial(self._pump, wire))
 
     def purge(self, worker: Worker) -> None:
         """Frames not yet sent are forgotten; some may have been."""

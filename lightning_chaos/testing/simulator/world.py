@@ -12,7 +12,6 @@ from functools import partial
 from lightning_chaos.planning.reconsider import reconsider
 from lightning_chaos.protocol import events, local
 from lightning_chaos.protocol.membership import Membership
-from lightning_chaos.protocol.standing import Role
 from lightning_chaos.protocol.values import Member, View
 from lightning_chaos.testing.simulator.case import Case
 from lightning_chaos.testing.simulator.clock import Clock
@@ -23,6 +22,7 @@ from lightning_chaos.testing.simulator.node import Node, Nodes
 from lightning_chaos.testing.simulator.outcome import Violation
 from lightning_chaos.testing.simulator.paths import Paths
 from lightning_chaos.testing.simulator.pull import pull
+from lightning_chaos.testing.simulator.search import Search
 from lightning_chaos.testing.simulator.troubles import Troubles
 from lightning_chaos.testing.simulator.wires import Wires
 from lightning_chaos.testing.simulator.worker import WORKER_TIMEOUTS, Worker
@@ -55,13 +55,13 @@ class World:
         self.control = Control(
             self.clock, self.paths, self.nodes, same_machine=case.same_machine, give=self.give
         )
+        self._search = Search(self.clock, self.nodes, self.control, self.give)
         self.wires = Wires(self.clock, self.paths, self.nodes)
         self.invariants = Lineages(self) if case.alone else Invariants(self)
         self.control.taps.append(self.invariants.seats.sent)
         self.stop_asked = False
         self.coming_back: set[str] = set()  # nodes, as newcomers
         self._serial = itertools.count(1)
-        self._lock: Node | None = None
 
     # ---- steering --------------------------------------------------------------------------
 
@@ -132,33 +132,8 @@ class World:
         if self.clock.now >= node.paused_until:
             self.control.dial(node)
             self.control.seek(node)
-            self._search(node)
+            self._search.look(node)
             self.give(node, events.Tick())
-
-    # ---- search ----------------------------------------------------------------------------
-
-    def _search(self, node: Node) -> None:
-        """Under the lock, reach all who are listed, then say that the search is over."""
-        if not node.peer.searching or self.clock.now < node.search_at:
-            return
-        holder = self._lock
-        if holder and holder is not node and holder.peer_alive and holder.peer.searching:
-            return
-        self._lock = node
-        node.search_at = self.clock.now + 1.0
-        out = (Role.OUT, Role.SEARCHING)
-        others = [n for n in self.nodes if n is not node and n.peer_alive]
-        listed = [n for n in others if n.peer.role not in out]
-        for other in listed:
-            self.control.connect(node, other.uid)
-        pause = self.clock.rng.uniform(0.2, 0.6)
-        self.clock.after(pause, lambda: self._searched(node, bool(listed)))
-
-    def _searched(self, node: Node, listed: bool) -> None:
-        if node.peer_alive and node.peer.searching and bool(node.up) == listed:
-            self.give(node, events.Searched(exclusive=True))
-        elif self._lock is node:
-            self._lock = None  # others may have better luck
 
     # ---- peers -----------------------------------------------------------------------------
 

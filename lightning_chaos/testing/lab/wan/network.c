@@ -1,4 +1,5 @@
 #include "network.h"
+#include "../machine.h"
 #include "agenda.h"
 #include "packet.h"
 
@@ -10,27 +11,10 @@ struct host hosts[MAX_HOSTS];
 int host_count;
 
 static struct agenda agenda;
-static uint64_t random_state = 1;
 
 static const uint8_t NETWORK[3] = {10, 77, 0};
 
 static int64_t later(int64_t a, int64_t b) { return a > b ? a : b; }
-
-void network_seed(uint64_t seed)
-{
-    random_state = seed ^ UINT64_C(0x9e3779b97f4a7c15); /* small seeds begin with small numbers */
-    if (!random_state)
-        random_state = 1; /* zero would stay zero */
-}
-
-/* From 0 to 1: xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift"). */
-static double chance(void)
-{
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return (double)((random_state * UINT64_C(2685821657736338717)) >> 11) * 0x1p-53;
-}
 
 /* ---- queues ---------------------------------------------------------------------------------- */
 

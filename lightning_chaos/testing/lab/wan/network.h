@@ -37,9 +37,6 @@ struct host {
 extern struct host hosts[MAX_HOSTS];
 extern int host_count;
 
-/* Of all chance from now on. */
-void network_seed(uint64_t seed);
-
 /* A host sends a packet (see packet.h) at that moment. */
 void network_take(int source, const uint8_t *frame, size_t size, int64_t now);
 

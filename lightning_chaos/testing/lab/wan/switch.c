@@ -15,36 +15,23 @@
  *                                                        chance, dropped by full queues, cut off
  */
 #define _GNU_SOURCE
+#include "../machine.h"
 #include "network.h"
 #include "packet.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
     MAX_MESSAGE = 64 * 1024,
     READS_PER_TURN = 8, /* so that one busy host does not keep the others waiting */
-    PRIORITY = 20,
-    WAKING_NS = 150 * 1000,      /* a processor that was asleep may be so late */
-    AWAKE_SHARE = 10,            /* so much of the time, a tenth, may be waited awake, */
-    MOST_AWAKE_NS = 2000 * 1000, /* and of a long sleep so much is made up for */
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 /* ---- orders ---------------------------------------------------------------------------------- */
 
@@ -110,25 +97,6 @@ static bool hear(int control)
     return send(control, answer, strlen(answer), MSG_NOSIGNAL) >= 0;
 }
 
-/* ---- waiting --------------------------------------------------------------------------------- */
-
-/* How long to sleep before what is due then; 0: not at all.  Of packets that come in a row after a
- * silence the first would be so late that they came as one; so it is waited for awake.  Not all
- * the time: nobody else can use the processor meanwhile. */
-static int64_t sleep_ns(int64_t due, int64_t now)
-{
-    static int64_t allowed = MOST_AWAKE_NS, before;
-    static bool awake;
-    allowed += (now - before) / AWAKE_SHARE - (awake ? now - before : 0);
-    if (allowed > MOST_AWAKE_NS)
-        allowed = MOST_AWAKE_NS;
-    before = now;
-    int64_t left = due > now ? due - now : 0;
-    int64_t early = allowed > 0 ? WAKING_NS : 0;
-    awake = left <= early;
-    return awake ? 0 : left - early;
-}
-
 /* ---- the process ----------------------------------------------------------------------------- */
 
 static void take_all(int source)
@@ -151,14 +119,6 @@ static void watch(int poll, int fd, int name)
     }
 }
 
-/* Other processes must not make packets late: this one goes first whenever it has something to do. */
-static void go_first(void)
-{
-    struct sched_param priority = {.sched_priority = PRIORITY};
-    if (sched_setscheduler(0, SCHED_FIFO, &priority) || mlockall(MCL_CURRENT))
-        perror("switch: no real-time priority, so delays will be less exact");
-}
-
 int main(int count, char **arguments)
 {
     if (count < 5 || count - 3 > MAX_HOSTS) {
@@ -166,7 +126,7 @@ int main(int count, char **arguments)
         return 2;
     }
     int control = atoi(arguments[1]);
-    network_seed(strtoull(arguments[2], NULL, 10) + 1);
+    seed_chance(strtoull(arguments[2], NULL, 10) + 1);
     host_count = count - 3;
     int poll = epoll_create1(EPOLL_CLOEXEC);
     watch(poll, control, MAX_HOSTS);
@@ -174,7 +134,8 @@ int main(int count, char **arguments)
         hosts[i].tun = atoi(arguments[3 + i]);
         watch(poll, hosts[i].tun, i);
     }
-    go_first();
+    if (!go_first())
+        perror("switch: no real-time priority, so delays will be less exact");
     for (;;) {
         network_deliver(now_ns());
         int64_t sleep = sleep_ns(network_next(), now_ns());

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_chaos.errors import LabError
 from lightning_chaos.testing.lab.conditions import Shape
-from lightning_chaos.testing.lab.wan.means import compiled_switch
+from lightning_chaos.testing.lab.native import Native
 
-_ANSWER_TIMEOUT_S = 10.0
-_END_TIMEOUT_S = 5.0
-_MESSAGE_BYTES = 32 << 10
-_ANSWER_BYTES = 64 << 10
 LEAST_QUEUE_BYTES = 256 << 10
 _CARD_QUEUE_S = 0.1
 
@@ -43,8 +35,8 @@ class Count:
     """Segments that met a cut link."""
 
 
-class Switch:
-    """The process that is the network between hosts; it ends with this one, however that ends.
+class Switch(Native):
+    """The process that is the network between hosts.
 
     Args:
         cards: the file descriptors of the hosts' wires; the switch takes them over.
@@ -56,59 +48,15 @@ class Switch:
 
     def __init__(self, cards: Sequence[int], seed: int) -> None:
         try:
-            binary = compiled_switch()
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                self._process = subprocess.Popen(
-                    [str(binary), str(theirs.fileno()), str(seed), *map(str, cards)],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), *cards),
-                    start_new_session=True,
-                )
+            super().__init__("switch", [str(seed), *map(str, cards)], cards)
         finally:
             for card in cards:
                 os.close(card)
-        ours.settimeout(_ANSWER_TIMEOUT_S)
-        self._socket = ours
-        self._lock = threading.Lock()
-
-    def obey(self, orders: Sequence[str]) -> None:
-        """Do this; as many as fit one message take effect in one moment."""
-        message = ""
-        for order in orders:
-            if len(message) + len(order) >= _MESSAGE_BYTES:
-                self._ask(message)
-                message = ""
-            message += order + "\n"
-        if message:
-            self._ask(message)
 
     def counts(self, source: int) -> list[Count]:
         """Of the links from that host, in order of their targets."""
-        lines = self._ask(f"count {source}").splitlines()
+        lines = self.ask(f"count {source}").splitlines()
         return [Count(*map(int, line.split())) for line in lines]
-
-    def close(self) -> None:
-        """End the process; the hosts lose their cards.  Idempotent."""
-        self._socket.close()
-        try:
-            self._process.wait(_END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _ask(self, message: str) -> str:
-        with self._lock:
-            try:
-                self._socket.send(message.encode())
-                answer = self._socket.recv(_ANSWER_BYTES).decode()
-            except OSError as error:
-                raise LabError(f"the switch does not answer: {error}") from error
-        if not answer:
-            raise LabError("the switch has ended; see what it printed")
-        if answer.startswith("not understood"):
-            raise LabError(f"the switch: {answer}")
-        return answer
 
 
 def queue_bytes(shape: Shape) -> float:
