@@ -87,3 +87,21 @@ def test_how_a_vector_was_cut_under_views_long_gone_is_forgotten() -> None:
     finally:
         tracemalloc.stop()
     assert sizes[-1] < 1.5 * sizes[23]
+
+
+def test_a_newcomer_that_was_refused_is_no_neighbour_any_more() -> None:
+    town = Town()
+    town.play("node a d")
+    for line in ("search a exclusive=yes", "seat a", "deliver"):
+        town.play(line)
+    sizes = []
+    for _ in range(6):
+        for line in ("restart d", "link a d", "deliver", "search d", "deliver"):
+            town.play(line)
+        for line in ("seat d model=other", "deliver"):
+            town.play(line)
+        assert town.nodes["d"].role.value == "out"
+        del town.nodes["d"]  # its peer hears from the other side that the connection ends
+        town.play("wait 0.3")
+        sizes.append(kept(town.nodes["a"]))
+    assert sizes[-1] == sizes[1]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Collection
 
 import pytest
+from transcript import Town
 
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.events import Heard, Linked, Tick, Unlinked
@@ -99,3 +100,16 @@ def calls_of_a_beat(members: int) -> int:
 
 def test_what_a_split_costs_a_peer_grows_with_members_not_with_pairs() -> None:
     assert calls_of_a_beat(80) < 2.5 * calls_of_a_beat(40)
+
+
+def test_who_can_be_reached_is_not_dead_for_a_namesake_that_speaks() -> None:
+    town = Town()
+    town.play("cluster a b c")
+    town.play("cut b c")
+    namesake = Member("c", 99, "127.0.0.9", 1)
+    town.nodes["b"].step(town.now, Linked(namesake))
+    town.play("wait 2")
+    assert town.uids["c"] not in town.nodes["b"]._standing.evidence.dead
+    view = town.nodes["b"].view
+    assert view is not None
+    assert [m.node for m in view.members] == ["a", "b", "c"]

@@ -222,17 +222,6 @@ def test_a_train_takes_no_longer_than_it_may(mbit: float) -> None:
     assert length <= max(LEAST_TRAIN_BYTES, 1.01 * mbit * MBIT * TRAIN_S)
 
 
-def test_the_first_train_over_a_link_is_short_and_the_next_as_long_as_it_may_be() -> None:
-    bench = Bench()
-    assert bench.meter.ask_train() == LEAST_TRAIN_BYTES
-    bench.train(2 * MBIT)
-    assert bench.meter.ask_train() == pytest.approx(2 * MBIT * TRAIN_S, rel=0.01)
-    for _ in range(3):
-        bench.train(1e12)
-    assert bench.reading.trust is Trust.AT_LEAST
-    assert bench.meter.ask_train() == TRAIN_BYTES
-
-
 def test_a_link_on_which_a_train_takes_a_second_is_slow_and_not_too_fast_to_see() -> None:
     bench = Bench()
     bench.train(70e3)

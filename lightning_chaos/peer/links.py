@@ -70,6 +70,8 @@ class Links:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: set[Channel] = set()
         self._closed = False
+        self._said: tuple[Message, bytes] | None = None
+        """The last message, and its bytes."""
 
     # ---- face ------------------------------------------------------------------------------
 
@@ -98,10 +100,16 @@ class Links:
             if connection.channel.queued_bytes > _MOST_QUEUED_BYTES:
                 connection.channel.abort()
             if not connection.channel.closing:
-                connection.channel.send(encode(message))
+                connection.channel.send(self._encode(message))
                 return
         if to in self._up and not isinstance(message, Status):
             self._unsent.setdefault(to, deque(maxlen=_MOST_UNSENT)).append(message)
+
+    def _encode(self, message: Message) -> bytes:
+        """A view of a thousand members takes a millisecond, and is told to each of them."""
+        if self._said is None or self._said[0] is not message:
+            self._said = message, encode(message)
+        return self._said[1]
 
     def hang_up(self, uid: Uid) -> None:
         """Close all connections to that incarnation once what is queued is sent."""

@@ -64,7 +64,7 @@ class Quest:
     def saw(self, event: Event) -> None:
         """What comes from the links, before the state machine has it."""
         match event:
-            case Heard(sender=uid, message=Status(epoch=0)):
+            case Heard(sender=uid, message=Status(epoch=0)) if self._membership.searching:
                 self._viewless.add(uid)
             case Unlinked(uid=uid):
                 self._viewless.discard(uid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.events import Hangup, Level
+from lightning_chaos.protocol.events import Level
 from lightning_chaos.protocol.lead import Lead
 from lightning_chaos.protocol.messages import (
     Ack,
@@ -199,7 +199,9 @@ class Agreement:
                 continue
             if newest.get(old.node, 0) > old.incarnation:
                 since = speaks[old.uid] = self._speaks.get(old.uid, standing.now)
-                if standing.now - since > standing.timeout_s and old.uid not in dead:
+                late = standing.now - since > standing.timeout_s
+                # Who can be reached lives: two nodes have been given one name.
+                if late and old.uid not in dead and not standing.reaches(old.uid):
                     reason = "a newer incarnation of it speaks"
                     standing.evidence.declare_dead(old.uid, reason)
                     # Those who wait for it may have no link to where it is now.
@@ -277,7 +279,7 @@ class Agreement:
             for to, message in steps:
                 standing.send(to, message)
                 if isinstance(message, Refuse):
-                    standing.out.append(Hangup(to, message.reason))
+                    standing.hang_up(to, message.reason)
         return self.lead.proposer.waiting
 
 

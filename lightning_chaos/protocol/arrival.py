@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol import local
-from lightning_chaos.protocol.events import Connect, Hangup, Searched
+from lightning_chaos.protocol.events import Connect, Searched
 from lightning_chaos.protocol.founding import Founding
 from lightning_chaos.protocol.messages import (
     Accept,
@@ -280,5 +280,5 @@ class Arrival:
         standing = self._standing
         standing.role = Role.OUT
         standing.tell(local.Refused(reason))
-        for uid in standing.linked:  # no candidate may wait for this one's offer
-            standing.out.append(Hangup(uid, reason))
+        for uid in list(standing.linked):  # no candidate may wait for this one's offer
+            standing.hang_up(uid, reason)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.acceptor import Acceptor
-from lightning_chaos.protocol.events import Action, Connect, Level, Log, Send, Tell
+from lightning_chaos.protocol.events import Action, Connect, Hangup, Level, Log, Send, Tell
 from lightning_chaos.protocol.evidence import Evidence
 from lightning_chaos.protocol.islands import Islands
 from lightning_chaos.protocol.messages import (
@@ -211,6 +211,14 @@ class Standing:
         for member in (*view.members, *view.learners):
             if member.uid != self.me.uid:
                 self.out.append(Connect(member))
+
+    def hang_up(self, uid: Uid, reason: str) -> None:
+        """Have nothing to do with that one any more; nobody reports that its link is down."""
+        self.out.append(Hangup(uid, reason))
+        self.linked.pop(uid, None)
+        self.statuses.pop(uid, None)
+        self.evidence.forget(uid)
+        self.forget_strangers()
 
     def foreign(self, view: View) -> bool:
         """It is of another lineage than this peer's view and all that it has agreed to."""

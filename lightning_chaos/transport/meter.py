@@ -74,15 +74,12 @@ class LinkMeter:
             self._transfers.begin()
 
     def ask_train(self) -> int:
-        """A train is asked for now; how long it should be, bytes.
-
-        By what the link carries at least it takes no longer than :data:`TRAIN_S`; of a link of
-        which nothing is known the first one is short.
-        """
+        """A train is asked for now; how long it should be, bytes."""
         self._asked_at = self._clock()
         known = self.reading()
-        wanted = int(known.bytes_per_s * TRAIN_S) if known is not None else 0
-        return min(TRAIN_BYTES, max(LEAST_TRAIN_BYTES, wanted))
+        if known is None or known.trust is Trust.AT_LEAST:
+            return TRAIN_BYTES
+        return min(TRAIN_BYTES, max(LEAST_TRAIN_BYTES, int(known.bytes_per_s * TRAIN_S)))
 
     def begin_train(self) -> None:
         """A train is announced."""

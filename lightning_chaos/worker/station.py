@@ -80,6 +80,8 @@ class Station:
         self.links_changed = self.tell
         self._tasks = Tasks(self.on_failure)
         self.spawn = self._tasks.spawn
+        self._words = Tasks(self.on_failure)
+        """What is said when it is apart already."""
 
     def on_failure(self, error: BaseException) -> None:
         """Something of this incarnation failed that cannot: whoever waits is told."""
@@ -110,6 +112,7 @@ class Station:
         """Say goodbye, close every connection, end every task."""
         self.apart = self.apart or reason  # links that break from now on are not mended
         await self._tasks.end()
+        await self._words.done()
         if self._peer is not None:
             if self.all_done and self.config.linger_s > 0:
                 await self._peer.release()
@@ -187,7 +190,7 @@ class Station:
         if self._outfit is None and self._news.error is None:
             self.fail(PeerGone(f"the peer process ended: {reason}"))
         elif self._outfit is not None and not self.out_of_play:
-            self.spawn(self.mesh.say_word(f"its peer is gone ({reason})"))
+            self._words.spawn(self.mesh.say_word(f"its peer is gone ({reason})"))
         self.fall_out(f"its peer is gone ({reason})")
 
     # ---- views -----------------------------------------------------------------------------

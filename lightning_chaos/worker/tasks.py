@@ -29,6 +29,11 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_failure(error)
 
+    async def done(self) -> None:
+        """Wait until all have ended by themselves."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     async def end(self) -> None:
         """Cancel those that run, and wait for their end."""
         running = list(self._running)

@@ -10,7 +10,7 @@ import msgspec
 from lightning_chaos.errors import ConfigError
 
 MAX_RATE_MBIT = 1000.0
-"""What the relays can carry in sum; a link without a rate of its own has this one's buffer."""
+"""The fastest link that may be asked for; one without a rate of its own has its buffer."""
 LEAST_HELD_BYTES = 64 << 10
 """So much one direction of a connection may have under way in any case."""
 
