@@ -120,6 +120,12 @@ class NoLink(Local, frozen=True, array_like=True, tag=True):
     reasons: dict[Uid, str]
 
 
+class Reached(Local, frozen=True, array_like=True, tag=True):
+    """The peer has a link to that one, perhaps anew: data are worth another call at once."""
+
+    uid: Uid
+
+
 # ---- worker to peer ------------------------------------------------------------------------
 
 
@@ -256,6 +262,7 @@ AnyLocal = (
     | Timeout
     | RoundTrips
     | NoLink
+    | Reached
     | AskSeat
     | Begun
     | Slow
