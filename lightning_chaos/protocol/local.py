@@ -1,8 +1,7 @@
-"""What a peer and its own worker say to each other.
+"""What a peer and its own worker say to each other, in order, over a socket pair.
 
-Ordered and reliable (a socket pair between two processes of one node).  A worker obeys: it
-starts no round without a permit, and between :class:`Freeze` and :class:`Install` it completes
-nothing, accepts no frame and hands no result to training.
+A worker obeys: it starts no round without a permit, and between :class:`Freeze` and
+:class:`Install` it completes nothing, accepts no frame and hands no result to training.
 """
 
 from __future__ import annotations
@@ -282,12 +281,11 @@ AnyLocal = (
 )
 
 _decoder: msgspec.msgpack.Decoder[AnyLocal] = msgspec.msgpack.Decoder(AnyLocal)
-_encoder = msgspec.msgpack.Encoder()
 
 
 def encode_local(message: Local) -> bytes:
     """Bytes of a message, without framing."""
-    return _encoder.encode(message)
+    return msgspec.msgpack.encode(message)
 
 
 def decode_local(data: bytes | bytearray | memoryview) -> AnyLocal:
