@@ -1,8 +1,9 @@
 """The messages of a join, a leave and a lost link, exchanged by processes that only pass them on.
 
 What a negotiation costs at least on this machine: the same number of processes, links, messages
-and bytes as among peers, without a protocol behind them.  ``BareExchange`` starts the processes;
-run as a script this file is one of them.
+and bytes as among peers, without a protocol behind them.  Where a link is lost, each peer asks its
+worker to freeze before it agrees.  ``BareExchange`` starts the processes; run as a script this file
+is one of them.
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ NEWCOMER = MEMBERS
 ENDS = (1, 2)
 """Between them a link is lost."""
 PATIENCE_S = 30.0
+FREEZE = b"freeze"
+"""To a worker, and its answer."""
 
 
 def member(place: int) -> Member:
     return Member(f"n{place}", 1 << 60, "127.0.0.1", 40000 + place, "machine" * 8, 1000 + place)
 
 
-def proposal() -> Proposal:
+def proposal(*, planned: bool = True) -> Proposal:
     members = tuple(member(place) for place in range(MEMBERS))
     view = View("bare", 0, 8, members, (member(NEWCOMER),), 12, mesh_plan([m.uid for m in members]))
-    return Proposal(Ballot(7, members[0].uid), 7, view, True, "n4 starts to learn")
+    return Proposal(Ballot(7, members[0].uid), 7, view, planned, "n4 starts to learn")
 
 
 class Process:
@@ -70,12 +73,13 @@ class Process:
             self._hear(place, data)
 
     def ask(self, what: bytes) -> None:
-        """The worker wants in or out, or a link of this one is lost."""
+        """The worker wants in or out, or a link of this one is lost, or works again."""
         mine = member(self._place)
         requests = {
             b"join": JoinRequest(mine, ()),
             b"leave": LeaveRequest(mine.uid),
-            b"link": Unreachable(7, (member(ENDS[0]).uid,)),
+            b"lost": Unreachable(7, (member(ENDS[0]).uid,)),
+            b"back": Unreachable(7, ()),
         }
         request = requests[what]
         for place in range(MEMBERS):
@@ -83,25 +87,44 @@ class Process:
                 self._links[place].send(encode(request))
 
     def _hear(self, sender: int, data: bytes) -> None:
-        match decode(data):
+        match message := decode(data):
             case Unreachable() if self._place == 0 and sender == ENDS[0]:
                 pass  # the other end says so too
             case JoinRequest() | LeaveRequest() | Unreachable() if self._place == 0:
-                self._acks = 0
+                freezes = isinstance(message, Unreachable) and bool(message.uids)
+                self._acks = 0 if freezes else 1  # its own
                 for place in range(1, MEMBERS):
-                    self._links[place].send(encode(Prepare(proposal())))
+                    self._links[place].send(encode(Prepare(proposal(planned=not freezes))))
+                if freezes:
+                    self._worker.send(FREEZE)
             case Prepare(proposal=asked):
-                self._links[sender].send(encode(Ack(asked.ballot, ())))
+                if asked.planned:
+                    self._agree()
+                else:
+                    self._worker.send(FREEZE)
             case Ack():
-                self._acks += 1
-                if self._acks == MEMBERS - 1:
-                    for place in range(1, MEMBERS + 1):
-                        self._links[place].send(encode(Commit(proposal())))
-                    self._worker.send(encode(Commit(proposal())))
+                self._agreed()
             case Commit():
                 self._worker.send(data)
             case _:
                 pass
+
+    def frozen(self) -> None:
+        """The worker has answered."""
+        if self._place == 0:
+            self._agreed()
+        else:
+            self._agree()
+
+    def _agree(self) -> None:
+        self._links[0].send(encode(Ack(proposal().ballot, ())))
+
+    def _agreed(self) -> None:
+        self._acks += 1
+        if self._acks == MEMBERS:
+            for place in range(1, MEMBERS + 1):
+                self._links[place].send(encode(Commit(proposal())))
+            self._worker.send(encode(Commit(proposal())))
 
 
 async def run(
@@ -123,7 +146,10 @@ async def run(
         await process.link(said[0], channel)
     worker.send(b"ready")
     while (what := await worker.receive()) is not None:
-        process.ask(what)
+        if what == FREEZE:
+            process.frozen()
+        else:
+            process.ask(what)
 
 
 class BareExchange:
@@ -173,14 +199,24 @@ class BareExchange:
         await self._stack.aclose()
 
     async def seconds(self, what: str) -> float:
-        """From a ``join``, ``leave`` or ``link`` asked for until all workers have the COMMIT."""
-        askers = {"join": (NEWCOMER,), "leave": (1,), "link": ENDS}[what]
+        """From what is asked for until all workers have the COMMIT.
+
+        Args:
+            what: ``join``, ``leave``, or of a link ``lost`` or ``back``.
+        """
+        askers = {"join": (NEWCOMER,), "leave": (1,)}.get(what, ENDS)
         begun = time.perf_counter()
         for asker in askers:
             self._channels[asker].send(what.encode())
         async with asyncio.timeout(PATIENCE_S):
-            await asyncio.gather(*(channel.receive() for channel in self._channels))
+            await asyncio.gather(*(_told(channel) for channel in self._channels))
         return time.perf_counter() - begun
+
+
+async def _told(worker: Channel) -> None:
+    """The COMMIT is here; the worker freezes if it is asked to before."""
+    while await worker.receive() == FREEZE:
+        worker.send(FREEZE)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.testing.launch import ForkServer
 
 SCRIPT = Path(__file__).with_name("steady.py")
+EVENTS = ("lost", "back")
+CONTROL, BARE = "control time with", "bare exchange of the same messages beside"
+WORKERS = ("training workers", "idle workers")
 PATIENCE_S = 60.0
 SETTLE_ROUNDS = 10
 PAIRS = [*itertools.combinations([f"n{i + 1}" for i in range(MEMBERS)], 2)]
@@ -48,19 +51,19 @@ async def idle(figures: Figures, pairs: Sequence[tuple[str, str]]) -> None:
         async with IdlePeers(Path(directory), relays) as peers:
             for a, b in pairs:
                 lost = await peers.link(lambda a=a, b=b: relays.cut(a, b, Cut.RESET))  # type: ignore[misc]
-                figures.add("link lost: control time with idle workers", lost)
+                figures.add(f"link lost: {CONTROL} idle workers", lost)
                 figures.add("link lost: processor time of the four peers", peers.busy_s)
                 back = await peers.link(lambda a=a, b=b: relays.heal(a, b))  # type: ignore[misc]
-                figures.add("link back: control time with idle workers", back)
+                figures.add(f"link back: {CONTROL} idle workers", back)
 
 
 async def bare(figures: Figures, repeat: int, where: str) -> None:
     """The bare exchange, so often."""
     with Relays() as relays:
         async with BareExchange(relays) as exchange:
-            for _ in range(repeat):
-                name = f"link: bare exchange of the same messages, {where}"
-                figures.add(name, await exchange.seconds("link"))
+            for what in EVENTS:
+                for _ in range(repeat):
+                    figures.add(f"link {what}: {BARE} {where}", await exchange.seconds(what))
 
 
 class Training:
@@ -102,7 +105,7 @@ class Training:
         noticed = min(e.t for e in fresh if e.event == "links")
         commits = [e for e in fresh if e.event == "commit" and reason in e["reason"]]
         seconds = max(e.t for e in commits) - noticed
-        self._figures.add(f"{what}: control time with training workers", seconds)
+        self._figures.add(f"{what}: {CONTROL} training workers", seconds)
         return int(commits[0]["epoch"])
 
     def _change(self, act: Callable[[], None], reason: str) -> tuple[list[LogEvent], float]:
@@ -152,8 +155,20 @@ def train(
             training.lose(a, b)
             training.take_back(a, b)
         if repeat:
-            asyncio.run(bare(figures, repeat, "beside training workers"))
+            asyncio.run(bare(figures, repeat, "training workers"))
         return training.ordinary_s
+
+
+def ratios(figures: Figures) -> str:
+    """How many times the bare exchange an event takes, in the median."""
+    told = []
+    for what, workers in itertools.product(EVENTS, WORKERS):
+        ours, least = (
+            statistics.median(figures.samples[f"link {what}: {kind} {workers}"])
+            for kind in (CONTROL, BARE)
+        )
+        told.append(f"link {what}, {workers} {ours / least:.1f}")
+    return f"Control time over the bare exchange's, medians: {'; '.join(told)}."
 
 
 def main() -> None:
@@ -170,12 +185,15 @@ def main() -> None:
             rounds.append(train(server, figures, pairs, times * len(pairs) if last else 0))
     for _ in range(times):
         asyncio.run(idle(figures, pairs))
-    asyncio.run(bare(figures, times * len(pairs), "idle"))
+    asyncio.run(bare(figures, times * len(pairs), "idle workers"))
     about = (
         f"{MEMBERS} members behind relays on loopback, one thread each; ordinary round "
         f"{statistics.median(rounds) * 1e3:.1f} ms, of which 20 ms are the step's timer."
     )
-    publish("\n".join([machine(), about, "", *figures.rows()]) + "\n", arguments.write)
+    publish(
+        "\n".join([machine(), about, "", *figures.rows(), "", ratios(figures)]) + "\n",
+        arguments.write,
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from idle import IdlePeers
 MOST_BYTES_PER_CHANGE = 1024
 STEP = 10
 """Joins and leaves between two readings."""
+LOOKS, LOOK_S = 10, 0.05
 
 
 async def soak(changes: int, directory: Path) -> list[tuple[int, int, int]]:
@@ -36,8 +37,18 @@ async def soak(changes: int, directory: Path) -> list[tuple[int, int, int]]:
                 await peers.join()
                 await peers.leave()
             if done >= changes / 4:
-                readings.append((oldest.epoch, process.memory_info().rss, process.num_fds()))
+                files = await at_rest(process)
+                readings.append((oldest.epoch, process.memory_info().rss, files))
     return readings
+
+
+async def at_rest(process: psutil.Process) -> int:
+    """Open descriptors, once the connections of who has just left are closed."""
+    counts = []
+    for _ in range(LOOKS):
+        await asyncio.sleep(LOOK_S)
+        counts.append(process.num_fds())
+    return min(counts)
 
 
 def main() -> None:

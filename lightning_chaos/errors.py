@@ -9,8 +9,8 @@ ChaosError
 │   └── PeerGone            because its own peer process has ended
 ├── RunFinished             the run this node looked for has ended already
 ├── WireError               a malformed, truncated or oversized message
-├── StateError              training state that cannot be laid out or pulled
-│   └── StateDeclined       because the members cannot send theirs
+├── StateError              training state that cannot be laid out, pulled, saved or loaded
+│   └── StateDeclined       because members cannot send theirs, or this node cannot take it
 ├── DataError               a DataLoader that cannot be shared exactly
 ├── PlanError               a plan that cannot be made, or not be proved the best
 ├── OperationMismatch       members asked for different operations under one number
@@ -68,11 +68,11 @@ class WireError(ChaosError):
 
 
 class StateError(ChaosError, RuntimeError):
-    """The training state cannot be laid out, pulled or restored."""
+    """The training state cannot be laid out, pulled, saved or restored."""
 
 
 class StateDeclined(StateError):
-    """The members cannot send their state, now or later; the message says why."""
+    """The members cannot send their state, or this node not take it, now or later; says why."""
 
 
 class DataError(ChaosError, ValueError):
@@ -101,3 +101,21 @@ class ReplayError(ChaosError, RuntimeError):
 
 class LabError(ChaosError, RuntimeError):
     """The lab's network does not do what it was told to; the message says what is amiss."""
+
+
+_LONGEST_LINE = 1000
+
+
+def in_a_line(error: BaseException) -> str:
+    """Kind and message of any error, a user's too, as a line that can be logged and sent."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # its own message is one more mistake
+        text = ""
+    line = f"{type(error).__name__}: {text}".rstrip(": ")
+    return legible(line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…")
+
+
+def legible(text: str) -> str:
+    """That text with an escape for whatever has no encoding, as names of files may hold."""
+    return text.encode(errors="backslashreplace").decode()

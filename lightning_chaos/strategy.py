@@ -27,7 +27,7 @@ from lightning_chaos.callbacks import (
 )
 from lightning_chaos.collective.reducer import Reducer
 from lightning_chaos.data.loader import elastic_loader, inspect_loader
-from lightning_chaos.errors import DataError, QuorumLost, StateError
+from lightning_chaos.errors import DataError, QuorumLost, StateError, in_a_line
 from lightning_chaos.protocol.messages import Fingerprint
 from lightning_chaos.protocol.values import View
 from lightning_chaos.replay.book import read_book
@@ -265,8 +265,7 @@ class ChaosHooks(Parts, Checkpoints):
         super().on_exception(exception)  # type: ignore[misc]
         if isinstance(exception, QuorumLost):
             exception.add_note(self.newest_checkpoint)
-        text = f"{type(exception).__name__}: {exception}".rstrip(": ")
-        self._close_node(text)
+        self._close_node(in_a_line(exception))
 
     def teardown(self) -> None:
         """Give everything back; what comes after a fit is this node's own."""

@@ -24,7 +24,7 @@ from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import OpId, Past, Report
-from lightning_chaos.testing.lab.conditions import Shape
+from lightning_chaos.testing.lab.conditions import Cut, Shape
 from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.transport.address import Address, parse_address
 from lightning_chaos.transport.dial import dial, dial_tcp
@@ -452,6 +452,24 @@ def test_peers_on_a_long_link_find_out_how_long_it_is_and_keep_it(relays: Relays
                 for node in (n1, n2):
                     assert all(not m.reasons for m in node.said if isinstance(m, local.NoLink))
                     assert node.members == ["n1", "n2"]
+
+    asyncio.run(scene())
+
+
+def test_a_worker_hears_that_a_lost_link_is_there_again(relays: Relays) -> None:
+    async def scene() -> None:
+        relay = str(relays.address)
+        async with workers("n1", relay=relay) as (n1,):
+            first = (await n1.hear(local.Standing)).me
+            relays.place("n1", parse_address(first.address))
+            n1.client.send(local.AskSeat(SETTINGS))
+            async with workers("n2", relay=relay) as (n2,):
+                await n2.hear(local.Standing)
+                await n2.join()
+                relays.cut("n1", "n2", Cut.RESET)
+                await until(lambda: (lost := n2.last(local.NoLink)) and lost.reasons)
+                relays.heal("n1", "n2")
+                assert (await n2.hear(local.Reached)).uid == first.uid
 
     asyncio.run(scene())
 

@@ -19,7 +19,7 @@ from lightning.fabric.utilities.data import AttributeDict
 
 from lightning_chaos.errors import StateError, WireError
 from lightning_chaos.protocol.values import OpId
-from lightning_chaos.replication.image import StateImage, assemble
+from lightning_chaos.replication.image import StateImage, assemble, check_sendable
 from lightning_chaos.replication.tree import pack, unpack
 
 plain = (
@@ -176,6 +176,20 @@ class Color(str):
 def test_a_value_that_cannot_travel_is_named_by_its_path(value: object, what: str) -> None:
     with pytest.raises(StateError, match=rf"callbacks\.Mine\.queue\[1\].*{what}"):
         image_of({"callbacks": {"Mine": {"queue": [0, value]}}})
+
+
+@pytest.mark.parametrize(
+    "tree", ["caf\udce9", {"caf\udce9": 1}, {"caf\udce9"}, [pathlib.Path("caf\udce9")]]
+)
+def test_text_that_has_no_encoding_is_named(tree: object) -> None:
+    with pytest.raises(StateError, match=r"^local holds 'caf\\udce9', which has no encoding"):
+        pack(tree, "local")
+
+
+def test_whether_a_state_can_be_sent_is_seen_without_copies_of_its_tensors() -> None:
+    check_sendable({"weight": torch.zeros(1).expand(1 << 44)}, {})
+    with pytest.raises(StateError, match="without plain memory"):
+        check_sendable({"weight": torch.empty(2, device="meta")}, {})
 
 
 def test_a_tree_that_holds_itself_is_refused() -> None:

@@ -85,6 +85,14 @@ def test_numbers_of_other_libraries_are_numbers(tmp_path: Path) -> None:
     assert event.fields == {"loss": 0.5, "nan": None, "ranges": [[0, 3]]}
 
 
+def test_what_has_no_encoding_is_written_as_an_escape(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "a.jsonl", "a")
+    log.write("script", argv=["ok", os.fsdecode(b"caf\xe9")], env={"PL_X": "\udcff"})
+    log.close()
+    (event,) = LogTail(tmp_path).poll()
+    assert event.fields == {"argv": ["ok", r"caf\udce9"], "env": {"PL_X": r"\udcff"}}
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_warns_once_and_training_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     log = RunLog(Path("/dev/full"), "a")
@@ -99,6 +107,8 @@ def test_a_log_that_cannot_be_opened_says_how_to_choose_another(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/a\.jsonl.*CHAOS_LOG"):
         RunLog(tmp_path / "file" / "a.jsonl", "a")
+    with pytest.raises(ConfigError, match=r"null byte.*CHAOS_LOG"):
+        RunLog(tmp_path / "a\0b.jsonl", "a")
 
 
 def test_lines_of_several_threads_never_mix(tmp_path: Path) -> None:

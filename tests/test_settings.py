@@ -82,7 +82,8 @@ def test_the_default_run_goes_by_script(monkeypatch: pytest.MonkeyPatch) -> None
         ({"CHAOS_PORT": "70000"}, {}, "CHAOS_PORT='70000' is out of range: 0 to 65535"),
         ({"CHAOS_PORT": "nan"}, {}, "CHAOS_PORT='nan'"),
         ({"CHAOS_MIN_MEMBERS": "inf"}, {}, "CHAOS_MIN_MEMBERS='inf'"),
-        ({"CHAOS_MIN_MEMBERS": "0"}, {}, "CHAOS_MIN_MEMBERS='0' is out of range: at least 1"),
+        ({"CHAOS_MIN_MEMBERS": "0"}, {}, "CHAOS_MIN_MEMBERS='0' is out of range: 1 to 10000"),
+        ({"CHAOS_MIN_MEMBERS": "1e30"}, {}, "CHAOS_MIN_MEMBERS='1e30' is out of range"),
         ({"CHAOS_MIN_MEMBERS": "1.5"}, {}, "CHAOS_MIN_MEMBERS='1.5' must be a whole number"),
         ({"CHAOS_TIMEOUT": "0"}, {}, "CHAOS_TIMEOUT='0' is out of range"),
         ({"CHAOS_TIMEOUT": "nan"}, {}, "CHAOS_TIMEOUT='nan'"),
@@ -100,6 +101,8 @@ def test_the_default_run_goes_by_script(monkeypatch: pytest.MonkeyPatch) -> None
         ({}, {"timeout": float("inf")}, "timeout=inf"),
         ({}, {"buffers": "median"}, "buffers='median': choose one of mean, first, local"),
         ({}, {"node": "a/b"}, "must not contain a slash"),
+        ({"CHAOS_NODE": "a\udcff"}, {}, r"'a\udcff' (node=, CHAOS_NODE) cannot be a name"),
+        ({}, {"run": "a\nb"}, r"'a\nb' (run=, CHAOS_RUN) cannot be a name"),
     ],
 )
 def test_what_cannot_work_is_named(

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -258,6 +259,25 @@ def test_an_endpoint_where_nobody_answers_is_an_error_in_time() -> None:
             node.next_rendezvous()
         assert endpoint in str(error.value)
         node.shutdown()
+
+
+@pytest.mark.usefixtures("_environment")
+def test_an_endpoint_where_something_else_answers_is_an_error_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        endpoint = f"127.0.0.1:{web.getsockname()[1]}"
+        node = handler(endpoint)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(answer_as_a_web_server, web)
+            with pytest.raises(JoinError, match=rf"{endpoint} is no node .* something else"):
+                node.next_rendezvous()
+        node.shutdown()
+
+
+def answer_as_a_web_server(door: socket.socket) -> None:
+    with door.accept()[0] as sock:
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        while sock.recv(1024):
+            pass
 
 
 @pytest.mark.usefixtures("_environment")

@@ -237,6 +237,24 @@ def test_a_link_is_dialled_on_and_on_and_nothing_that_a_view_does_without_is_los
     in_loop(scenario)
 
 
+def test_a_link_is_dialled_at_once_when_the_peers_have_one_again() -> None:
+    async def scenario() -> None:
+        async with owners("Aab") as (oldest, a, b):
+            for owner in (oldest, a, b):
+                owner.install(three(1, oldest, a, b))
+            await b.until_linked(oldest, a)
+            b.mesh.timeout_s = 20 * BOUND_S  # half of it is waited for
+            b.unreachable = True
+            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            assert await b.says() == (a.me.uid, "broken")
+            b.unreachable = False
+            b.mesh.reached(oldest.me.uid)  # has one
+            b.mesh.reached(a.me.uid)
+            assert await b.says() == (a.me.uid, "frames were lost")
+
+    in_loop(scenario)
+
+
 def test_members_that_are_frozen_meet_again_under_the_view_that_they_have() -> None:
     async def scenario() -> None:
         async with owners("ab") as (a, b):

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from lightning_chaos.errors import ConfigError
+from lightning_chaos.errors import ConfigError, legible
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,7 @@ class RunLog:
         with self._lock:
             if self._fd < 0:
                 return
-            line = {"t": self._clock(), "node": self._node, "event": event, **fields}
-            data = msgspec.json.encode(line, enc_hook=_plain) + b"\n"
+            data = _line({"t": self._clock(), "node": self._node, "event": event, **fields})
             try:
                 written = os.write(self._fd, data)
                 reason = "the disk is full" if written < len(data) else ""
@@ -171,9 +170,9 @@ def _open_for_append(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name with a zero byte
         raise ConfigError(
-            f"cannot write the run log {path}: {error.strerror}. "
+            f"cannot write the run log {path}: {getattr(error, 'strerror', error)}. "
             "Choose another directory (log_dir=, CHAOS_LOG) or none"
         ) from None
     try:
@@ -185,6 +184,26 @@ def _open_for_append(path: Path) -> int:
         os.close(fd)
         raise ConfigError(f"cannot write the run log {path}: {error.strerror}") from None
     return fd
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(fields, enc_hook=_plain) + b"\n"
+    except UnicodeEncodeError:  # names of files and arguments may hold any bytes
+        return msgspec.json.encode(_legible(fields), enc_hook=_plain) + b"\n"
+
+
+def _legible(value: Any) -> Any:
+    """The same with every character that has no encoding as an escape."""
+    match value:
+        case str():
+            return legible(value)
+        case dict():
+            return {_legible(name): _legible(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_legible(item) for item in value]
+        case _:
+            return value
 
 
 def _plain(value: Any) -> Any:

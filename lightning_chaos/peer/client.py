@@ -68,6 +68,7 @@ def start_peer(config: PeerConfig, door: socket.socket) -> PeerProcess:
         OSError: the process cannot be started.
     """
     _lingering[:] = [process for process in _lingering if process.poll() is None]
+    data = encode_config(config)
     control, peer_control = socket.socketpair()
     handover, peer_handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with peer_control, peer_handover:
@@ -85,7 +86,6 @@ def start_peer(config: PeerConfig, door: socket.socket) -> PeerProcess:
             control.close()
             handover.close()
             raise
-    data = encode_config(config)
     # A peer that ended already is noticed by whoever connects.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         control.sendall(len(data).to_bytes(4, "big") + data)

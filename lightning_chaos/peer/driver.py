@@ -216,6 +216,8 @@ class Driver:
             case Linked(member=member):
                 self._housemates.know(member)
                 self._housemates.linked(member.uid)
+                if self._in_view(member.uid):
+                    self._worker.send(local.encode_local(local.Reached(member.uid)))
                 _logger.debug("linked to %s at %s", member.uid, member.address)
             case Unlinked(uid=uid, reason=reason):
                 self._housemates.unlinked(uid)

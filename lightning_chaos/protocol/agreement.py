@@ -143,7 +143,8 @@ class Agreement:
         standing.routes.keep_only(within)
         standing.forget_strangers()
         reason = commit.proposal.reason
-        standing.log(f"epoch {view.epoch} from round {view.switch}: {_names(view)} ({reason})")
+        since = f" from round {view.switch}" if commit.proposal.planned else ""
+        standing.log(f"epoch {view.epoch}{since}: {_names(view)} ({reason})")
         if self._enter(view, commit):
             if standing.acceptor.frozen:
                 # A later change that it was frozen for may be committed: what it reported holds.

@@ -1,8 +1,7 @@
-"""What a peer and its own worker say to each other.
+"""What a peer and its own worker say to each other, in order, over a socket pair.
 
-Ordered and reliable (a socket pair between two processes of one node).  A worker obeys: it
-starts no round without a permit, and between :class:`Freeze` and :class:`Install` it completes
-nothing, accepts no frame and hands no result to training.
+A worker obeys: it starts no round without a permit, and between :class:`Freeze` and
+:class:`Install` it completes nothing, accepts no frame and hands no result to training.
 """
 
 from __future__ import annotations
@@ -118,6 +117,12 @@ class NoLink(Local, frozen=True, array_like=True, tag=True):
     """To whom the peer has no link from now on, and why; said when that changes."""
 
     reasons: dict[Uid, str]
+
+
+class Reached(Local, frozen=True, array_like=True, tag=True):
+    """The peer has a link to that one, perhaps anew: data are worth another call at once."""
+
+    uid: Uid
 
 
 # ---- worker to peer ------------------------------------------------------------------------
@@ -256,6 +261,7 @@ AnyLocal = (
     | Timeout
     | RoundTrips
     | NoLink
+    | Reached
     | AskSeat
     | Begun
     | Slow
@@ -275,12 +281,11 @@ AnyLocal = (
 )
 
 _decoder: msgspec.msgpack.Decoder[AnyLocal] = msgspec.msgpack.Decoder(AnyLocal)
-_encoder = msgspec.msgpack.Encoder()
 
 
 def encode_local(message: Local) -> bytes:
     """Bytes of a message, without framing."""
-    return _encoder.encode(message)
+    return msgspec.msgpack.encode(message)
 
 
 def decode_local(data: bytes | bytearray | memoryview) -> AnyLocal:

@@ -25,7 +25,7 @@ from torch.distributed.elastic.rendezvous import (
 from typing_extensions import override
 
 from lightning_chaos import agent
-from lightning_chaos.errors import AddressError, JoinError
+from lightning_chaos.errors import AddressError, JoinError, WireError
 from lightning_chaos.peer.greeting import greet
 from lightning_chaos.protocol.values import Member
 from lightning_chaos.rendezvous.doorstep import Doorstep, address_towards, is_here
@@ -191,7 +191,7 @@ async def _wait_for_answer(endpoints: Iterable[Address], flags: Flags) -> None:
     """Wait until a node of the run answers: the first one may still be starting.
 
     Raises:
-        JoinError: none did in time, or one is of another run or version.
+        JoinError: none did in time, or what does is of another run or version, or no node.
     """
     problems: dict[Address, str] = {}
     deadline = time.monotonic() + flags.join_timeout_s
@@ -202,6 +202,12 @@ async def _wait_for_answer(endpoints: Iterable[Address], flags: Flags) -> None:
                 return await _call(address, flags.settings.run, min(_CALL_S, left_s))
             except OSError as error:
                 problems[address] = error.strerror or str(error)
+            except WireError as error:
+                raise JoinError(
+                    f"--rdzv-endpoint={address} is no node of lightning-chaos, something else "
+                    f"listens there ({error}): name a node's address, or a free one of this "
+                    "machine to found the run"
+                ) from None
         if time.monotonic() > deadline:
             why = "; ".join(f"{address}: {reason}" for address, reason in problems.items())
             raise JoinError(

@@ -33,6 +33,8 @@ from lightning_chaos.transport.train import TRAIN_BYTES, TRAIN_WRITE_BYTES
 
 _STRANGER_S = 30.0
 """Views reach learner and donor one after the other, but not so far apart, seconds."""
+_PARTING_S = 5.0
+"""So long a learner may take for the last words before its connection is cut, seconds."""
 _SERVED = Refuse("it goes on training and serves this state no more")
 
 
@@ -153,6 +155,8 @@ class Donor:
             else:
                 service.channel.send(_SERVED)
                 service.channel.close()
+                # One that is stopped reads nothing any more, and would keep the image here.
+                asyncio.get_running_loop().call_later(_PARTING_S, service.channel.abort)
 
     async def _converse(self, channel: ShardChannel) -> str:
         ask = await channel.receive(self._patience_s)

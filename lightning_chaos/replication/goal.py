@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_chaos.errors import StateDeclined
 from lightning_chaos.protocol.values import Uid
 from lightning_chaos.replication.assignment import Assignment
 from lightning_chaos.replication.image import Manifest, StateImage
@@ -44,9 +45,18 @@ class Goal:
             manifest: checked.
             held: the learner's own state, None if it has none of use.
             uids: all donors; until there is a plan, all is the first one's.
+
+        Raises:
+            StateDeclined: this machine has not got so much.
         """
-        # not zeroed, so that the event loop does not stand still while the pages are touched
-        buffer = np.empty(manifest.total_bytes, np.uint8).data
+        try:
+            # not zeroed, so that the event loop does not stand still while the pages are touched
+            buffer = np.empty(manifest.total_bytes, np.uint8).data
+        except MemoryError:
+            raise StateDeclined(
+                f"the state has {manifest.total_bytes / 1e9:.1f} GB, for which this machine has "
+                "not memory enough: it is held twice while a node joins"
+            ) from None
         kept = _keep(manifest, held, buffer) if held is not None else set()
         missing = [index for index in range(manifest.shards) if index not in kept]
         planned: dict[Uid, list[int]] = {uid: [] for uid in uids}

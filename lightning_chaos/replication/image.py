@@ -177,7 +177,7 @@ def check_sendable(shared: object, local: object) -> None:
     Raises:
         StateError: a value of a type that cannot travel; the message names its path.
     """
-    Layout(shared)
+    Layout(shared, only_look=True)
     pack(local, "local")
 
 

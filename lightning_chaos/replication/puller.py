@@ -65,7 +65,7 @@ async def pull(
     Raises:
         ConfigError: a remembered rate that is not positive and finite.
         StateError: no donor is left; the message names each one's reason.
-        StateDeclined: because they cannot send their state.
+        StateDeclined: because they cannot send their state, or this machine cannot hold it.
     """
     caller = Caller(Ask(run, uid), dialler, tls, stall_s, max_bytes)
     return await _Pull(donors, company, caller, local_from, held, progress).run()
@@ -92,6 +92,8 @@ class _Pull:
         self._held = held
         self._progress = progress
         self._goal: Goal | None = None
+        self._hopeless = ""
+        """Why no donor can help, '' if one may."""
         self._schedule: Schedule | None = None
         self._local: object = None
         self._local_here = False
@@ -103,10 +105,12 @@ class _Pull:
     async def run(self) -> Pulled:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._attend(donor)) for donor in self._everybody]
-            while not self._complete and not all(donor.out for donor in self._donors):
-                await self._change()
+            while not (self._complete or self._hopeless or all(d.out for d in self._donors)):
+                await self._changed.wait()
             for task in tasks:
                 task.cancel()
+        if self._hopeless:
+            raise StateDeclined(self._hopeless)
         goal, schedule = self._goal, self._schedule
         if goal is None or schedule is None or not self._complete:
             reasons = "; ".join(f"{d.source.name}: {d.share.problem}" for d in self._donors)
@@ -135,10 +139,6 @@ class _Pull:
     def _now_s(self) -> float:
         return self._loop.time() - self._began
 
-    async def _change(self) -> None:
-        """Wait until another donor's task has changed something."""
-        await self._changed.wait()
-
     def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
@@ -163,7 +163,7 @@ class _Pull:
         donor.manifest = await self._caller.manifest(channel, donor.gauge)
         self._choose()
         while self._goal is None:
-            await self._change()
+            await self._changed.wait()
         goal = self._goal
         if donor.manifest != goal.manifest:
             raise StateError(
@@ -182,7 +182,7 @@ class _Pull:
                 donor.gauge.live.end()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_AGAIN_S):
-                        await self._change()
+                        await self._changed.wait()
 
     async def _listen(self, fellow: Candidate, channel: ShardChannel, goal: Goal) -> Never:
         """Take what another newcomer passes on, unasked."""
@@ -270,12 +270,17 @@ class _Pull:
 
     def _choose(self) -> None:
         """Settle on a manifest once most donors have it, or all have spoken."""
-        if self._goal is not None:
+        if self._goal is not None or self._hopeless:
             return
         manifest = choice_of(self._donors, self._local_from)
         if manifest is None:
             return
-        self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
+        try:
+            self._goal = Goal.of(manifest, self._held, [d.source.uid for d in self._donors])
+        except StateDeclined as error:
+            self._hopeless = str(error)
+            self._announce()
+            return
         portion = ALONE
         if self._company:
             portion = Portion(self._company.rank, len(self._fellows) + 1)

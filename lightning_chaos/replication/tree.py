@@ -50,19 +50,27 @@ class Layout:
         tensor_bytes: end of the last tensor, rounded up to :data:`ALIGNMENT`.
     """
 
-    def __init__(self, tree: object, name: str = "") -> None:
+    def __init__(self, tree: object, name: str = "", *, only_look: bool = False) -> None:
         """Lay out a tree.
 
         Args:
             tree: nested dicts, lists, tuples, sets, scalars, tensors, numpy arrays.
             name: what the tree is called in errors.
+            only_look: leave out what tensors hold; those of a card are copied else.
 
         Raises:
             StateError: a value of a type that cannot travel; the message names its path.
         """
         self.pieces: list[tuple[int, memoryview]] = []
         self.tensor_bytes = 0
-        self.structure = msgspec.msgpack.encode(self._node(tree, name, 0))
+        self._only_look = only_look
+        try:
+            self.structure = msgspec.msgpack.encode(self._node(tree, name, 0))
+        except UnicodeEncodeError as error:  # as a path with bytes that are no text
+            raise StateError(
+                f"{name or 'the state'} holds {error.object!r}, which has no encoding and cannot "
+                "be sent to a newcomer"
+            ) from None
 
     def _node(self, value: Any, path: str, depth: int) -> Any:
         kind = type(value)
@@ -108,6 +116,8 @@ class Layout:
             raise StateError(f"{path} is a {type(value).__name__} of {name}: it cannot be sent")
         if value.layout is not torch.strided or value.is_meta:
             raise StateError(f"{path} is a tensor without plain memory: it cannot be sent")
+        if self._only_look:
+            return []
         dense = value.detach().resolve_conj().resolve_neg().cpu()
         order = _memory_order(dense)
         if order:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch.utilities.migration.utils import pl_legacy_patch
 
-from lightning_chaos.errors import LineageError
+from lightning_chaos.errors import LineageError, StateError, in_a_line
 from lightning_chaos.protocol.local import Standing
 from lightning_chaos.protocol.values import Past
 from lightning_chaos.skin.collectives import Collectives
@@ -73,12 +73,29 @@ class Checkpoints(Collectives):
         self._ahead = self._lineage = None
         if path is not None:
             how = {"weights_only": asked["weights_only"]} if "weights_only" in asked else {}
-            with pl_legacy_patch():
-                self._ahead = str(path), super().load_checkpoint(path, **how)  # type: ignore[misc]
+            self._ahead = str(path), self._read(path, **how)
         content = self._ahead[1] if self._ahead else None
         self._newest = str(path or ""), True
         self._past = past_of(content, self._run_id, self.settings.log_dir)
         return path is not None or asked.get("ckpt_path") is not None
+
+    def _read(self, path: Any, **how: Any) -> Mapping[str, Any]:
+        """The checkpoint there.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StateError: what is there cannot be loaded, or is something else.
+        """
+        try:
+            with pl_legacy_patch():
+                content = super().load_checkpoint(path, **how)  # type: ignore[misc]
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # what was cut short can look like anything
+            raise _useless(path, in_a_line(error)) from error
+        if not isinstance(content, Mapping):
+            raise _useless(path, f"it holds a {type(content).__name__}")
+        return content
 
     def load_checkpoint(self, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a checkpoint, unless it was read ahead."""
@@ -93,6 +110,9 @@ class Checkpoints(Collectives):
         """The oldest members write (``savers``); if all of them die meanwhile, the next ones do.
 
         The first exchange makes the round stable that the checkpoint tells of.
+
+        Raises:
+            StateError: this member's disk is full, say: another one writes its own.
         """
         self.barrier("before a checkpoint")
         self._note_lineage()
@@ -101,14 +121,24 @@ class Checkpoints(Collectives):
         while True:
             written = self._saves
             if written:
-                self.checkpoint_io.save_checkpoint(  # type: ignore[attr-defined]
-                    checkpoint, filepath, storage_options=storage_options
-                )
+                self._write(checkpoint, filepath, storage_options)
             if any(self._gather("checkpoint written", written)):
                 self._newest = str(filepath), written
                 return
             if not self._node or not self._node.in_step:
                 return
+
+    def _write(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any) -> None:
+        try:
+            self.checkpoint_io.save_checkpoint(  # type: ignore[attr-defined]
+                checkpoint, filepath, storage_options=storage_options
+            )
+        except OSError as error:
+            # Not to be passed over: older checkpoints are deleted because of the newer one.
+            raise StateError(
+                f"the checkpoint {filepath} cannot be written ({in_a_line(error)}): see to its "
+                f"disk and start this node again. {self.newest_checkpoint}"
+            ) from error
 
     def remove_checkpoint(self, filepath: Any) -> None:
         """Who writes checkpoints removes the old ones."""
@@ -177,6 +207,13 @@ class Checkpoints(Collectives):
             generation,
             "unknown, no run log here tells" if lost is None else lost,
         )
+
+
+def _useless(path: Any, problem: str) -> StateError:
+    return StateError(
+        f"the checkpoint {path} cannot be loaded ({problem}): go on from another one, or start "
+        "this node without ckpt_path, to take the state from the others of the run"
+    )
 
 
 def _in_words(past: Past) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 from rich.progress import Progress as Bars
 
@@ -33,12 +36,17 @@ class PullProgress:
         self._tasks: dict[str, Any] = {}
         if on_terminal and sys.stderr.isatty():
             self._bars = Bars(
-                "pull from {task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()
+                "pull from {task.description}",
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                console=Console(stderr=True),
+                auto_refresh=False,
+                redirect_stdout=False,
             )
 
     def __enter__(self) -> Self:
-        if self._bars is not None:
-            self._bars.start()
+        self._draw(Bars.start)
         return self
 
     def __exit__(
@@ -47,8 +55,7 @@ class PullProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        self._draw(Bars.stop)
 
     def show(self, progress: Progress) -> None:
         """Told after every shard, on the I/O thread."""
@@ -60,8 +67,22 @@ class PullProgress:
         self._node.log(
             "pulling", bytes=progress.bytes, total=progress.total, per_donor=progress.per_donor
         )
-        if self._bars is not None:
-            for name, size in progress.per_donor.items():
-                if name not in self._tasks:
-                    self._tasks[name] = self._bars.add_task(name, total=progress.total)
-                self._bars.update(self._tasks[name], completed=size)
+        self._draw(lambda bars: self._move(bars, progress))
+
+    def _move(self, bars: Bars, progress: Progress) -> None:
+        for name, size in progress.per_donor.items():
+            if name not in self._tasks:
+                self._tasks[name] = bars.add_task(name, total=progress.total)
+            bars.update(self._tasks[name], completed=size)
+        bars.refresh()
+
+    def _draw(self, draw: Callable[[Bars], object]) -> None:
+        """Do that with the bars, if there are any; a terminal that is gone costs no donor."""
+        if self._bars is None:
+            return
+        try:
+            draw(self._bars)
+        except OSError:
+            bars, self._bars = self._bars, None
+            with contextlib.suppress(OSError):
+                bars.stop()

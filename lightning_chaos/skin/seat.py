@@ -108,7 +108,6 @@ class Seat:
         """
         agent.end_with_agent()  # if torch did not call our hook
         settings, run = self.settings, self._run_id
-        _fits[settings.run] += 1
         config = PeerConfig(
             run=run,
             past=past,
@@ -138,12 +137,14 @@ class Seat:
         self._story = Story(self._where)
         # Before another node on this machine makes it one thread.
         facts = origin(settings.min_members, self.root_device)
+        _fits[settings.run] += 1
         try:
             standing = self._node.open()
         except RunFinished as finished:
             self._close_node("the run is over")
             self._exit_finished(finished)
         except BaseException:
+            _fits[settings.run] -= 1  # a fit that is tried again means the same run
             self._close_node("it did not get in")
             raise
         view = standing.view

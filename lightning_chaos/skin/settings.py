@@ -14,13 +14,15 @@ from typing import Literal, cast, get_args
 
 from lightning_chaos import agent
 from lightning_chaos.data.paces import SlowMode
-from lightning_chaos.errors import ConfigError
+from lightning_chaos.errors import ConfigError, legible
 from lightning_chaos.peer.discovery import default_run
 from lightning_chaos.transport.address import Address, check_allowed, parse_address
 from lightning_chaos.transport.relayed import dialler_for
 
 BufferMode = Literal["mean", "first", "local"]
 QuorumMode = Literal["majority", "any"]
+MOST_MEMBERS = 10_000
+"""More cannot be waited for: plans, headers and shares of samples have a part for each."""
 VERIFY_EVERY = 10
 """Costs a member about 0.4 ms a round: a segment's digest and what finds it (docs/state.md)."""
 
@@ -106,7 +108,9 @@ def resolve(
         host=host or env.text("CHAOS_HOST", "127.0.0.1"),
         port=int(env.number("port", "CHAOS_PORT", port, 0, least=0, most=65535)),
         peers=tuple(parse_address(text) for text in named if text.strip()),
-        min_members=int(env.number("min_members", "CHAOS_MIN_MEMBERS", min_members, 1, least=1)),
+        min_members=int(
+            env.number("min_members", "CHAOS_MIN_MEMBERS", min_members, 1, 1, MOST_MEMBERS)
+        ),
         timeout_s=env.number("timeout", "CHAOS_TIMEOUT", timeout, 0.0, least=0.05) or None,
         worker_timeout_s=env.number(
             "worker_timeout", "CHAOS_WORKER_TIMEOUT", worker_timeout, 0.0, least=0.05
@@ -137,6 +141,9 @@ def resolve(
     )
     if "/" in settings.node:
         raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
+    for said, name in (("run=, CHAOS_RUN", settings.run), ("node=, CHAOS_NODE", settings.node)):
+        if legible(name) != name or any(c < " " for c in name):
+            raise ConfigError(f"{name!r} ({said}) cannot be a name: use characters that show")
     dialler_for(settings.relay, settings.node)  # refuses one that is not on this machine
     for name in (settings.host, *(a.host for a in settings.peers)):
         check_allowed(name, insecure=settings.insecure, encrypted=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import errno
 import socket
 
 from lightning_chaos.errors import AddressError, WireError
@@ -86,9 +87,14 @@ def open_door(host: str, port: int) -> socket.socket:
         sock.listen(128)
     except OSError as error:
         sock.close()
+        elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        advice = (
+            "an address of this machine (host=, CHAOS_HOST)"
+            if elsewhere
+            else "another port (port=, CHAOS_PORT; 0 takes any free one)"
+        )
         raise AddressError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Give this node another port "
-            "(port=, CHAOS_PORT; 0 takes any free one)"
+            f"cannot listen on {host}:{port}: {error.strerror}. Give this node {advice}"
         ) from None
     sock.setblocking(False)
     return sock

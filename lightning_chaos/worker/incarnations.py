@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -127,15 +128,17 @@ class Incarnations:
         """Say goodbye and give back every thread, process and socket; may be called twice."""
         if not self._thread.is_alive():
             return
-        try:
+        with contextlib.ExitStack() as last:
+            last.callback(self._end_loop)
+            last.callback(self._run_log.close)
+            last.callback(self._run_log.write, "end", reason=reason)
             self.call(self.station.aclose(reason))
-        finally:
-            self._run_log.write("end", reason=reason)
-            self._run_log.close()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._door.close()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._door.close()
 
 
 def _attempt(station: Station, work: Callable[[Station], None]) -> None:

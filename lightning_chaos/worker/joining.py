@@ -19,6 +19,7 @@ from lightning_chaos.worker.station import Station
 
 T = TypeVar("T")
 PULL_STALL_S = 5.0
+"""So long at least a donor may be silent that is asked for something, seconds."""
 MAX_STATE_BYTES = 1 << 40
 
 
@@ -120,7 +121,7 @@ async def pull_from(
         tls=wiring.dial_tls,
         held=held,
         progress=progress,
-        stall_s=PULL_STALL_S,
+        stall_s=max(PULL_STALL_S, station.mesh.timeout_s),  # whom a view keeps, a pull waits for
         max_bytes=MAX_STATE_BYTES,
         company=company,
     )

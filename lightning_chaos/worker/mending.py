@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_chaos.collective.links import DataLinks, dials
@@ -26,6 +27,8 @@ class _Lack:
     """Why, for people; '' if it never was."""
     until: float
     """From then on it is complained of; :data:`NEVER` once it was. Seconds, monotonic."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """It may well work now."""
 
 
 class Mending:
@@ -71,6 +74,11 @@ class Mending:
         """There is a link to that one."""
         self._lacks.pop(uid, None)
 
+    def hurry(self, uid: Uid) -> None:
+        """A call may well be answered now."""
+        if (lack := self._lacks.get(uid)) is not None:
+            lack.hurry.set()
+
     async def _mend(self, lack: _Lack) -> None:
         """Dial, or wait for a call, until there is a link or nobody wants one any more."""
         uid, why = lack.member.uid, ""
@@ -87,4 +95,8 @@ class Mending:
             if time.monotonic() >= lack.until and self._lacks.get(uid) is lack:
                 lack.until = NEVER
                 self._complain(uid, "; ".join(part for part in (lack.reason, why) if part))
-            await asyncio.sleep(_RETRY_S if lack.until < NEVER else self._timeout_s() / 2)
+            pause_s = _RETRY_S if lack.until < NEVER else self._timeout_s() / 2
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await lack.hurry.wait()
+            lack.hurry.clear()

@@ -167,6 +167,10 @@ class Mesh:
             waits = joins and dials(self._me, member)
             self._mending.begin(member, "", REACH_TIMEOUTS * self.timeout_s if waits else NEVER)
 
+    def reached(self, uid: Uid) -> None:
+        """The peers have a link: if there is none for data, it is dialled at once."""
+        self._mending.hurry(uid)
+
     def let_go(self, *views: View) -> None:
         """Close the links to whoever is neither in these views nor in the newest."""
         known = {m.uid for v in (*views, self._view) if v for m in (*v.members, *v.learners)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning_chaos.peer.config import PeerConfig
@@ -44,6 +44,7 @@ class Node(OperationSequence):
 
     Raises:
         AddressError: the port is in use.
+        ConfigError: the run log cannot be written.
     """
 
     def __init__(
@@ -63,9 +64,13 @@ class Node(OperationSequence):
             accept_tls=accept_tls,
             rate_bytes_per_s=rate_bytes_per_s,
         )
-        door = open_door(config.host, port)
-        self._run_log = run_log_of(run_log, config.node)
-        super().__init__(Incarnations(config, door, self._wiring, self._run_log, self._note_stop))
+        with ExitStack() as opened:
+            door = opened.enter_context(open_door(config.host, port))
+            self._run_log = run_log_of(run_log, config.node)
+            opened.callback(self._run_log.close)
+            life = Incarnations(config, door, self._wiring, self._run_log, self._note_stop)
+            opened.pop_all()
+        super().__init__(life)
         self._rates: dict[str, float] = {}
         """Of links from other nodes, bytes/s, as earlier pulls have shown them."""
         self._in_step = False

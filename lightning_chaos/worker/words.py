@@ -45,6 +45,8 @@ def heed(station: Station, word: local.AnyLocal) -> None:
             station.mesh.timeout_s = station.operations.timeout_s = seconds
         case local.RoundTrips(seconds=trips) if station.standing is not None:
             station.mesh.trips = trips
+        case local.Reached(uid=uid) if station.standing is not None:
+            station.mesh.reached(uid)
         case local.NoLink(reasons=reasons):
             station.chronicle.links(reasons)
         case _:

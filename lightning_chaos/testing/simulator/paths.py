@@ -74,7 +74,8 @@ class Paths:
         for way in ((a, b), (b, a)) if back else ((a, b),):
             if way not in self._never:
                 self._closed[way] = state
-                self._opens_at[way] = self._clock.now + seconds
+                until = self._clock.now + seconds
+                self._opens_at[way] = max(self._opens_at.get(way, 0.0), until)
         self._clock.after(seconds, self._open)
 
     def _open(self) -> None:
