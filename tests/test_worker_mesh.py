@@ -245,7 +245,7 @@ def test_a_link_is_dialled_at_once_when_the_peers_have_one_again() -> None:
             await b.until_linked(oldest, a)
             b.mesh.timeout_s = 20 * BOUND_S  # half of it is waited for
             b.unreachable = True
-            a.accepted[0].shutdown(socket.SHUT_RDWR)
+            break_off(a.accepted[0])
             assert await b.says() == (a.me.uid, "broken")
             b.unreachable = False
             b.mesh.reached(oldest.me.uid)  # has one
