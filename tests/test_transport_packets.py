@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Iterator
 
@@ -42,6 +44,13 @@ def read(sock: socket.socket) -> int:
     return sock.recv_into(bytearray(1 << 16))
 
 
+def wait_for(sock: socket.socket, size: int) -> None:
+    """So many bytes wait to be read."""
+    deadline = time.monotonic() + BOUND_S
+    while struct.unpack("@i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0] < size:
+        assert time.monotonic() < deadline
+
+
 def stamps_begin(near: PacketSocket, far: PacketSocket) -> None:
     """The kernel begins a little after it was asked to."""
     deadline = time.monotonic() + BOUND_S
@@ -64,6 +73,25 @@ def test_bytes_read_late_are_told_to_have_come_when_they_came(
     assert read(far) == 1
     assert far.stamp_t is not None
     assert before - CLOCKS_S <= far.stamp_t <= here + CLOCKS_S
+
+
+def test_bytes_seen_waiting_had_come_though_later_ones_are_joined_to_them(
+    ends: tuple[PacketSocket, PacketSocket],
+) -> None:
+    near, far = ends
+    stamps_begin(near, far)
+    near.sendall(bytes(4 * 1448))
+    wait_for(far, 4 * 1448)
+    read(far)
+    here = time.monotonic()
+    time.sleep(0.1)
+    near.sendall(bytes(4 * 1448))
+    wait_for(far, 7 * 1448)
+    stamps = [far.stamp_t for _ in range(7) if read(far) == 1448]
+    assert len(stamps) == 7
+    assert all(stamp_t is not None and stamp_t <= here + CLOCKS_S for stamp_t in stamps[:3])
+    assert stamps[-1] is not None
+    assert stamps[-1] >= here + 0.1 - CLOCKS_S
 
 
 def test_without_stamps_it_reads_as_any_socket(ends: tuple[PacketSocket, PacketSocket]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import struct
 import sys
+import termios
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -19,6 +22,7 @@ _SO_TIMESTAMPNS = 35
 _STAMPED_READ_BYTES = 1448
 """Payload of a packet of Ethernet: reads end where packets do, so no bytes get another's stamp."""
 _TIMESPEC = struct.Struct("@ll")
+_COUNT = struct.Struct("@i")
 
 
 class PacketSocket(socket.socket):
@@ -27,7 +31,8 @@ class PacketSocket(socket.socket):
     Event loops write by :meth:`send` and read by :meth:`recv_into`, so it is there that it acts.
     Linux stamps packets as they come, also those of TCP, and tells with a read the stamp of the
     last packet that the read took bytes of (since 4.14), so as long as they are wanted reads are
-    small, and dear; packets that wait unread may be joined, with the last one's stamp.
+    small, and dear; packets that wait unread may be joined, with the last one's stamp
+    (see :meth:`_no_later`).
     ``MSG_EOR`` keeps it from joining what is written with what is written later (since 4.7).
 
     Args:
@@ -44,6 +49,10 @@ class PacketSocket(socket.socket):
         self.stamp_t: float | None = None
         """When the last of what was read last had come, on the monotonic clock, seconds; None if
         that is not known."""
+        self._read_bytes = 0
+        """Since stamps were wanted."""
+        self._there: deque[tuple[int, float]] = deque()
+        """So many of these bytes were there at that time, both rising."""
         self.apart = False
         """What is written travels in packets of its own, and shares none with what follows."""
         if sys.platform == "linux":
@@ -55,6 +64,8 @@ class PacketSocket(socket.socket):
     def start_stamps(self) -> None:
         """Read packet by packet from now on, each with its stamp, if there are stamps."""
         self._stamping = self._stamped
+        self._read_bytes = 0
+        self._there.clear()
         self._stamps_ahead_s = time.time() - time.monotonic()  # the clock of stamps is set at times
 
     def stop_stamps(self) -> None:
@@ -65,14 +76,33 @@ class PacketSocket(socket.socket):
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         if not self._stamping:
             return super().recv_into(buffer, nbytes, flags)
+        self._look()
         room = memoryview(buffer)[: min(nbytes or _STAMPED_READ_BYTES, _STAMPED_READ_BYTES)]
         read, told, _, _ = self.recvmsg_into([room], socket.CMSG_SPACE(_TIMESPEC.size), flags)
+        self._read_bytes += read
         self.stamp_t = None
         for level, kind, data in told:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
                 seconds, nanoseconds = _TIMESPEC.unpack(data)
-                self.stamp_t = seconds + nanoseconds / 1e9 - self._stamps_ahead_s
+                self.stamp_t = self._no_later(seconds + nanoseconds / 1e9 - self._stamps_ahead_s)
         return read
+
+    def _look(self) -> None:
+        """Note how much is there by now."""
+        (waiting,) = _COUNT.unpack(fcntl.ioctl(self, termios.FIONREAD, bytes(_COUNT.size)))
+        there = self._read_bytes + waiting
+        if not self._there or there > self._there[-1][0]:
+            self._there.append((there, time.monotonic()))
+
+    def _no_later(self, stamp_t: float) -> float:
+        """When what was read last had come, at the latest: it was seen to be there.
+
+        A packet that is joined to others gives them its stamp, though some of these were read
+        before: then what is left of them seems to have come with it.
+        """
+        while self._there and self._there[0][0] < self._read_bytes:
+            self._there.popleft()
+        return min(stamp_t, self._there[0][1]) if self._there else stamp_t
 
     @override
     def send(self, data: Buffer, flags: int = 0) -> int:
