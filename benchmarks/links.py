@@ -1,6 +1,6 @@
 """How long it takes the peers to agree that a link is lost, or back, and the workers to go on.
 
-    python benchmarks/links.py [--repeat 18] [--write benchmarks/results/links.md]
+    python benchmarks/links.py [--repeat 54] [--write benchmarks/results/links.md]
 
 Four members behind the lab's relays on loopback, without delay.  One link after the other is
 reset and refused, then healed, each only once in a cluster: a link that is lost again has to be
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import statistics
 import tempfile
 import time
@@ -40,6 +41,9 @@ SCRIPT = Path(__file__).with_name("steady.py")
 EVENTS = ("lost", "back")
 CONTROL, BARE = "control time with", "bare exchange of the same messages beside"
 WORKERS = ("training workers", "idle workers")
+APART_S = (0.05, 0.15)
+"""Between two bare exchanges: like events they come at any moment of a round and out of a silence.
+One right after the other, most would fall into the pauses of training."""
 PATIENCE_S = 60.0
 SETTLE_ROUNDS = 10
 PAIRS = [*itertools.combinations([f"n{i + 1}" for i in range(MEMBERS)], 2)]
@@ -63,6 +67,7 @@ async def bare(figures: Figures, repeat: int, where: str) -> None:
         async with BareExchange(relays) as exchange:
             for what in EVENTS:
                 for _ in range(repeat):
+                    await asyncio.sleep(random.uniform(*APART_S))
                     figures.add(f"link {what}: {BARE} {where}", await exchange.seconds(what))
 
 
@@ -174,7 +179,9 @@ def ratios(figures: Figures) -> str:
 def main() -> None:
     """Measure and print; see the module."""
     arguments_of = parser(__doc__.splitlines()[0])
-    arguments_of.add_argument("--repeat", type=int, default=18, help="times each; rounded up")
+    arguments_of.add_argument(
+        "--repeat", type=int, default=54, help="times each; rounded up (default: %(default)s)"
+    )
     arguments = arguments_of.parse_args()
     pairs = PAIRS[-1:] if arguments.smoke else PAIRS
     times = 1 if arguments.smoke else -(-arguments.repeat // len(PAIRS))
