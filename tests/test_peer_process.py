@@ -464,7 +464,7 @@ def test_a_worker_hears_that_a_lost_link_is_there_again(relays: Relays) -> None:
             relays.place("n1", parse_address(first.address))
             n1.client.send(local.AskSeat(SETTINGS))
             async with workers("n2", relay=relay) as (n2,):
-                await n2.hear(local.Standing)
+                relays.place("n2", parse_address((await n2.hear(local.Standing)).me.address))
                 await n2.join()
                 relays.cut("n1", "n2", Cut.RESET)
                 await until(lambda: (lost := n2.last(local.NoLink)) and lost.reasons)
