@@ -276,15 +276,19 @@ def test_an_address_off_this_machine_is_never_dialled_in_the_clear() -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70000), ("a..b", 80), ("a\0b", 80)])
+@pytest.mark.parametrize(
+    ("host", "port", "why"),
+    [("127.0.0.1", 70000, "no such port"), ("a..b", 80, "is no address"), ("a\0b", 80, "")],
+)
 def test_a_member_with_an_impossible_address_is_reported_and_the_peer_goes_on(
-    host: str, port: int
+    host: str, port: int, why: str
 ) -> None:
     async def scene() -> None:
         async with peers("a", insecure=True) as (a,):
             a.links.connect(Member("odd", 1, host, port))
             await until(lambda: len(a.unlinked) == 1)
             assert f"{host}:{port}" in a.unlinked[0].reason
+            assert why in a.unlinked[0].reason
 
     asyncio.run(scene())
 

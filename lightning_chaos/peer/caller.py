@@ -9,7 +9,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from lightning_chaos.errors import AddressError, ChaosError
+from lightning_chaos.errors import ChaosError
 from lightning_chaos.peer.greeting import greet
 from lightning_chaos.protocol.values import Member
 from lightning_chaos.transport.address import Address, check_allowed
@@ -67,11 +67,7 @@ class Caller:
         check_allowed(address.host, insecure=self._insecure, encrypted=self._tls is not None)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        try:
-            sock = await dial(self._dialler, address, Kind.CONTROL, timeout_s)
-        except (ValueError, OverflowError) as error:
-            # No resolver takes such a name or port.
-            raise AddressError(f"{address} cannot be dialled: {error}") from None
+        sock = await dial(self._dialler, address, Kind.CONTROL, timeout_s)
         send_first(sock)
         channel = await Channel.over(sock, tls=self._tls, server_hostname=address.host)
         left_s = max(0.01, deadline - loop.time())

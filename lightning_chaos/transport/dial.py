@@ -72,14 +72,16 @@ async def look_up(address: Address) -> tuple[int, int, int, str, Any]:
     """What to connect to; a numeric address is one already, and costs no thread.
 
     Raises:
-        OSError: there is no such name.
+        OSError: there is no such name or port.
     """
+    if not 0 < address.port < 1 << 16:  # the resolver would take another one
+        raise OSError(f"{address} is no address: there is no such port")
     loop, wanted = asyncio.get_running_loop(), socket.SOCK_STREAM
     try:
         with contextlib.suppress(socket.gaierror):
             return socket.getaddrinfo(*address, type=wanted, flags=socket.AI_NUMERICHOST)[0]
         return (await loop.getaddrinfo(*address, type=wanted))[0]
-    except (ValueError, OverflowError) as error:  # others may tell of any name and port
+    except ValueError as error:  # others may tell of any name
         raise OSError(f"{address} is no address: {error}") from None
 
 
