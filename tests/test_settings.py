@@ -50,6 +50,24 @@ def test_variables_fill_in_what_is_left_out() -> None:
     assert settings.log_dir == "logs"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CHAOS_MIN_MEMBER", "CHAOS_MIN_MEMBERS"),
+        ("CHAOS_PEER", "CHAOS_PEERS"),
+        ("CHAOS_LOG_DIR", "CHAOS_LOG"),
+        ("CHAOS_JOIN_AT_ROUND", "CHAOS_JOIN_AT"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_one_that_is_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} means nothing: write {meant}, or"):
+        resolve({name: "1"})
+
+
+def test_variables_of_others_are_nobodys_business() -> None:
+    resolve({"CHAOS_MONKEY": "1", "CHAOS_FAULTS_SEED": "2", "MYCHAOS_PEER": "3"})
+
+
 def test_a_side_without_a_quorum_waits_unless_told_otherwise() -> None:
     assert resolve({}).quorum == "majority"
     assert resolve({"CHAOS_QUORUM": "any"}).quorum == "any"

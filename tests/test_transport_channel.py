@@ -125,6 +125,7 @@ def test_so_does_what_it_raises_after_the_connection_has_ended() -> None:
         (b"\x00\x00", "truncated"),
         (framed(b"whole")[:-1], "truncated"),
         ((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"), "allowed are"),
+        (b"HTTP/1.1 400 Bad Request", "no peer of lightning-chaos .* begins with 'HTTP'"),
     ],
 )
 def test_what_is_no_message_is_an_error_after_those_before_it(rest: bytes, problem: str) -> None:

@@ -107,10 +107,8 @@ class Board:
         if self.round % ROUNDS_PER_LINE:
             return None
         loss = "" if self.loss is None else f", loss {self.loss:.3f}"
-        return (
-            f"{event.t - self.started:6.1f} s  round {self.round} with "
-            f"{len(event['members'])} members{loss}"
-        )
+        members = len(event["members"])
+        return f"{event.t - self.started:6.1f} s  round {self.round}, members: {members}{loss}"
 
     def _slow(self, event: LogEvent, row: NodeRow) -> str | None:
         row.slow, before = event["slow"], row.slow

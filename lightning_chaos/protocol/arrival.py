@@ -247,7 +247,7 @@ class Arrival:
         standing = self._standing
         standing.role, standing.view = Role.NEWCOMER, view
         round_ = max((s.round for s in standing.statuses.values()), default=-1)
-        standing.log(f"found the run with {len(view.members)} members in epoch {view.epoch}")
+        standing.log(f"found the run in epoch {view.epoch}, members: {len(view.members)}")
         standing.tell(local.Standing(standing.me, True, view, round_))
         standing.connect_all(view)
         self._pass_on(view)

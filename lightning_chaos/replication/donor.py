@@ -89,6 +89,7 @@ class Donor:
     def admit(self, uids: Collection[Uid]) -> None:
         """From now on these may ask, and nobody else: they have a place in the newest view."""
         self._guests = frozenset(uids)
+        self._over = {uid: why for uid, why in self._over.items() if uid in self._guests}
         self._changed.set()
 
     def offer(self, image: StateImage, learners: Collection[Uid]) -> None:

@@ -164,9 +164,9 @@ class Seat:
         agent.note_others(f"{Address(m.host, m.port)}" for m in view.members if m.node != name)
 
     def _where(self) -> str:
-        epoch = self._view.epoch if self._view else 0
-        round_ = self._node.round if self._node else -1
-        return f"{self.settings.node} epoch {epoch} round {max(round_, 0)}"
+        if self._view is None or self._node is None:
+            return self.settings.node
+        return f"{self.settings.node} epoch {self._view.epoch} round {max(self._node.round, 0)}"
 
     def _exit_finished(self, finished: RunFinished) -> NoReturn:
         """A latecomer leaves without training; the script ends with exit code 0."""

@@ -5,6 +5,7 @@ An argument that is given always wins; the environment fills in what is left out
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import sys
@@ -23,6 +24,8 @@ BufferMode = Literal["mean", "first", "local"]
 QuorumMode = Literal["majority", "any"]
 MOST_MEMBERS = 10_000
 """More cannot be waited for: plans, headers and shares of samples have a part for each."""
+_ALIKE = 0.8
+"""Names closer than that (:mod:`difflib`) are taken for misspelt."""
 VERIFY_EVERY = 10
 """Costs a member about 0.4 ms a round: a segment's digest and what finds it (docs/state.md)."""
 
@@ -92,20 +95,19 @@ def resolve(
         ConfigError: a value cannot work; names the argument and the variable.
     """
     env = _Environment(environ)
-    if env.text(agent.PID, ""):
+    if env.text(agent.PID):
         check_one_worker(int(env.number("", "LOCAL_WORLD_SIZE", None, 1, least=1)))
     if buffers not in get_args(BufferMode):
         raise ConfigError(f"buffers={buffers!r}: choose one of {', '.join(get_args(BufferMode))}")
     quorum = env.choice("quorum", "CHAOS_QUORUM", quorum, get_args(QuorumMode))
     slow = env.choice("slow", "CHAOS_SLOW", slow, get_args(SlowMode))
-    insecure = env.flag("CHAOS_INSECURE") if insecure is None else insecure
+    insecure = env.flag("CHAOS_INSECURE", insecure)
     rate = env.number("link_rate", "CHAOS_LINK_RATE", link_rate, 0.0, least=0.0)
-    listed = env.text("CHAOS_PEERS", "") if peers is None else peers
-    named = listed.split(",") if isinstance(listed, str) else list(listed)
+    named = env.names("CHAOS_PEERS", peers)
     settings = Settings(
-        run=run or env.text("CHAOS_RUN", "") or default_run(sys.argv[0]),
-        node=node or env.text("CHAOS_NODE", "") or f"{os.uname().nodename}-{os.getpid()}",
-        host=host or env.text("CHAOS_HOST", "127.0.0.1"),
+        run=env.text("CHAOS_RUN", run) or default_run(sys.argv[0]),
+        node=env.text("CHAOS_NODE", node) or f"{os.uname().nodename}-{os.getpid()}",
+        host=env.text("CHAOS_HOST", host) or "127.0.0.1",
         port=int(env.number("port", "CHAOS_PORT", port, 0, least=0, most=65535)),
         peers=tuple(parse_address(text) for text in named if text.strip()),
         min_members=int(
@@ -125,7 +127,7 @@ def resolve(
         linger_s=env.number("linger", "CHAOS_LINGER", linger, 30.0, least=0.0),
         link_rate_bytes_per_s=rate * 1e6 / 8 or None,
         insecure=insecure,
-        log_dir=os.fspath(log_dir) if log_dir is not None else env.text("CHAOS_LOG", ""),
+        log_dir=env.text("CHAOS_LOG", None if log_dir is None else os.fspath(log_dir)),
         join_at_round=int(
             env.number("join_at_round", "CHAOS_JOIN_AT", join_at_round, -1, least=-1, most=1e15)
         ),
@@ -136,9 +138,10 @@ def resolve(
         verify_every=int(
             env.number("verify_every", "CHAOS_VERIFY_EVERY", verify_every, VERIFY_EVERY, least=0)
         ),
-        relay=env.text("CHAOS_RELAY", ""),
-        replay=env.text("CHAOS_REPLAY", ""),
+        relay=env.text("CHAOS_RELAY"),
+        replay=env.text("CHAOS_REPLAY"),
     )
+    env.check_spelling()
     if "/" in settings.node:
         raise ConfigError(f"node {settings.node!r} (node=, CHAOS_NODE) must not contain a slash")
     for said, name in (("run=, CHAOS_RUN", settings.run), ("node=, CHAOS_NODE", settings.node)):
@@ -164,23 +167,41 @@ def check_one_worker(workers: int) -> None:
 
 
 class _Environment:
-    """Reads variables and says which one is wrong."""
+    """Reads variables and says which one is wrong; an argument that is given wins."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._known = {agent.PID, agent.MEMBERS}
 
-    def text(self, name: str, default: str) -> str:
-        return self._environ.get(name, "").strip() or default
+    def text(self, name: str, given: str | None = None) -> str:
+        """Without the blanks around it, '' for none."""
+        self._known.add(name)
+        return self._environ.get(name, "").strip() if given is None else given
 
-    def flag(self, name: str) -> bool:
-        text = self.text(name, "0").lower()
+    def names(self, name: str, given: str | Sequence[str] | None) -> Sequence[str]:
+        """Separated by commas, or a sequence already."""
+        text = self.text(name)
+        listed = text if given is None else given
+        return listed.split(",") if isinstance(listed, str) else listed
+
+    def flag(self, name: str, given: bool | None) -> bool:
+        text = (self.text(name) or "0").lower()
+        if given is not None:
+            return given
         if text not in ("0", "1", "true", "false"):
             raise ConfigError(f"{name}={text!r}: write 1 or 0")
         return text in ("1", "true")
 
+    def check_spelling(self) -> None:
+        """Refuse a name that is nearly one of those read: what it says would count for nothing."""
+        for name in self._environ.keys() - self._known:
+            alike = difflib.get_close_matches(name, self._known, 1, _ALIKE)
+            if name.startswith("CHAOS_") and alike:
+                raise ConfigError(f"{name} means nothing: write {alike[0]}, or choose another name")
+
     def choice(self, argument: str, name: str, given: str | None, choices: Sequence[str]) -> str:
         """One of these, the first by default."""
-        value = given or self.text(name, choices[0])
+        value = self.text(name, given) or choices[0]
         if value not in choices:
             said = ", ".join(choices)
             raise ConfigError(f"{argument}={value!r} ({argument}=, {name}): choose one of {said}")
@@ -195,8 +216,8 @@ class _Environment:
         least: float = float("-inf"),
         most: float = float("inf"),
     ) -> float:
-        source, value = f"{argument}={given!r}", given
-        if value is None and (text := self.text(name, "")):
+        source, value, text = f"{argument}={given!r}", given, self.text(name)
+        if value is None and text:
             source = f"{name}={text!r}"
             try:
                 value = float(text)

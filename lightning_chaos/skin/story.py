@@ -18,7 +18,7 @@ class Story(logging.StreamHandler[TextIO]):
     It stands back where the user has configured logging: then the lines go where that says.
 
     Args:
-        where: "node epoch e round r", asked for every line.
+        where: "node epoch e round r", or the node alone before it has a view; asked for every line.
     """
 
     def __init__(self, where: Callable[[], str]) -> None:

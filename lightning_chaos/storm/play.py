@@ -282,7 +282,7 @@ class _Storm:
             left = max(0, round(self._end_at - time.monotonic()))
             parts.append(f"{left // 60}:{left % 60:02} left")
         parts += [
-            f"{len(self._watch.members)} members",
+            f"members: {len(self._watch.members)}",
             f"{self._watch.rounds_per_s(now):.1f} rounds/s",
             f"{self._done} of {self._planned} faults",
         ]

@@ -161,7 +161,7 @@ class Channel(asyncio.Protocol):
             begin = at + _HEAD_BYTES
             length = int.from_bytes(self._bytes[at:begin], "big")
             if length > MAX_MESSAGE_BYTES:
-                problem = WireError(f"message of {length} bytes, allowed are {MAX_MESSAGE_BYTES}")
+                problem = _too_long(self._bytes[at:begin])
                 break
             if end - begin < length:
                 break
@@ -216,3 +216,12 @@ class Channel(asyncio.Protocol):
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
         await self._closed.wait()
+
+
+def _too_long(head: bytearray) -> WireError:
+    """By the length of a message; another service begins with text, as HTTP does."""
+    text = head.decode("ascii", "replace")
+    if text.isascii() and text.isprintable():
+        return WireError(f"no peer of lightning-chaos answers there: it begins with {text!r}")
+    length = int.from_bytes(head, "big")
+    return WireError(f"message of {length} bytes, allowed are {MAX_MESSAGE_BYTES}")

@@ -6,6 +6,7 @@ import ssl
 import time
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from lightning_chaos.collective.exchange import Exchange
 from lightning_chaos.peer.config import PeerConfig
@@ -69,13 +70,11 @@ def fit_out(
         chronicle: told what is stable.
         owner: the station.
     """
-    pacers: dict[Uid, Pacer] = {}
+    pacers: WeakValueDictionary[Uid, Pacer] = WeakValueDictionary()
 
     def pacer_for(uid: Uid) -> Pacer:
         """One speed limit per link, whatever is sent on it."""
-        if uid not in pacers:
-            pacers[uid] = Pacer(wiring.rate_bytes_per_s, time.monotonic)
-        return pacers[uid]
+        return pacers.setdefault(uid, Pacer(wiring.rate_bytes_per_s, time.monotonic))
 
     allowance = Allowance(config.worker_timeout_s)
     me, timeout_s = standing.me, Timeouts(config.timeout_s).least_s
