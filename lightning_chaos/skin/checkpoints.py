@@ -122,6 +122,7 @@ class Checkpoints(Collectives):
             written = self._saves
             if written:
                 self._write(checkpoint, filepath, storage_options)
+                self._newest = str(filepath), True  # it is there whatever becomes of the others
             if any(self._gather("checkpoint written", written)):
                 self._newest = str(filepath), written
                 return
