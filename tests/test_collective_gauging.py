@@ -24,7 +24,7 @@ from lightning_chaos.transport.loss import LEAST_SEGMENTS
 from lightning_chaos.transport.packets import PacketSocket
 from lightning_chaos.transport.train import TRAIN_BYTES
 
-BOUND_S = 8.0
+BOUND_S = 20.0
 
 
 @pytest.fixture
