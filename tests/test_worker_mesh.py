@@ -234,6 +234,7 @@ def test_a_link_is_dialled_on_and_on_and_nothing_that_a_view_does_without_is_los
                 assert await one.says() == (other.me.uid, "broken")
                 one.install(three(2, oldest, a, b, linked=False))
             b.unreachable = False
+            a.mesh.timeout_s = b.mesh.timeout_s = BOUND_S
             for one, other in ((a, b), (b, a)):
                 assert await one.says() == (other.me.uid, "works again")
                 one.install(three(3, oldest, a, b))
@@ -273,6 +274,7 @@ def test_members_that_are_frozen_meet_again_under_the_view_that_they_have() -> N
             for one, other in ((a, b), (b, a)):
                 assert await one.says() == (other.me.uid, "broken")
             b.unreachable = False
+            a.mesh.timeout_s = b.mesh.timeout_s = BOUND_S
             for one, other in ((a, b), (b, a)):
                 assert await one.says() == (other.me.uid, "frames were lost")
 
