@@ -53,6 +53,7 @@ def test_a_killed_peer_costs_its_worker_the_seat_for_a_moment_and_a_killed_worke
     run = cluster()
     run.up("a", "b", "c")
     run.kill_peer("a")
+    run.wait_told("start", "a", times=2)
     run.wait_members("b", "c", "a")
     assert run.members == ["b", "c", "a"]  # it came back as the youngest
     run.wait_rounds(2)
