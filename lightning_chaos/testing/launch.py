@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -111,6 +112,7 @@ class ForkServer:
         self._socket = ours
         self._stream = ours.makefile("rw", encoding="utf-8")
         self._lock = threading.Lock()
+        self._numbers = itertools.count()
 
     def launch(
         self,
@@ -138,16 +140,17 @@ class ForkServer:
             RuntimeError: the server is gone.
         """
         with self._lock:
+            number = next(self._numbers)
             try:
-                self._stream.write(json.dumps(request) + "\n")
+                self._stream.write(json.dumps({**request, "number": number}) + "\n")
                 self._stream.flush()
-                answer = self._stream.readline()
+                while answer := self._stream.readline():
+                    reply: dict[str, Any] = json.loads(answer)
+                    if reply.pop("number") == number:  # who asked before may have been interrupted
+                        return reply
             except (OSError, ValueError) as error:
                 raise RuntimeError(f"the fork server does not answer: {error}") from error
-        if not answer:
-            raise RuntimeError("the fork server has ended")
-        reply: dict[str, Any] = json.loads(answer)
-        return reply
+        raise RuntimeError("the fork server has ended")
 
     def close(self) -> None:
         """End the server; it kills the processes it started that still run.  Idempotent."""
