@@ -206,7 +206,7 @@ def test_a_node_finds_the_run_after_its_founder_died() -> None:
 
 def test_the_other_of_two_members_freezes_soon_after_a_peer_was_killed() -> None:
     async def scene() -> None:
-        timeout_s = 2 * BOUND_S  # evidence of death must not wait for it
+        timeout_s = 10.0
         async with workers("n1", timeout_s=timeout_s) as (n1,):
             n1.client.send(local.AskSeat(SETTINGS))
             await n1.hear(local.Standing)
@@ -215,7 +215,10 @@ def test_the_other_of_two_members_freezes_soon_after_a_peer_was_killed() -> None
                 started = time.monotonic()
                 os.kill(n1.client.pid, signal.SIGKILL)
                 await n2.hear(local.Freeze)
-                print(f"froze after {(time.monotonic() - started) * 1000:.1f} ms")
+                took = time.monotonic() - started
+                print(f"froze after {took * 1000:.1f} ms")
+                # Its last heartbeat may have come up to a fifth of the timeout before.
+                assert took < 0.8 * timeout_s, "evidence of death must not wait for the timeout"
 
     asyncio.run(scene())
 
