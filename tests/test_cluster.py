@@ -170,8 +170,8 @@ def test_who_was_interrupted_while_it_asked_leaves_no_answer_for_the_next(
     process = fork_server.launch(
         [str(script)], env=dict(os.environ), cwd=tmp_path, output=tmp_path / "out"
     )
-    fork_server._stream.write(json.dumps({"poll": process.pid, "number": -1}) + "\n")
-    fork_server._stream.flush()
+    fork_server._requests.write(json.dumps({"poll": process.pid, "number": -1}) + "\n")
+    fork_server._requests.flush()
     deadline = time.monotonic() + 20.0
     while (code := fork_server.ask({"poll": process.pid})["code"]) is None:
         assert time.monotonic() < deadline

@@ -38,9 +38,10 @@ def main(fd: int) -> list[str] | None:
     with (
         contextlib.suppress(OSError),  # whoever asked is gone
         socket.socket(fileno=fd) as sock,
-        sock.makefile("rw", encoding="utf-8") as stream,
+        sock.makefile("r", encoding="utf-8") as requests,
+        sock.makefile("w", encoding="utf-8") as answers,
     ):
-        while line := stream.readline():
+        while line := requests.readline():
             request = json.loads(line)
             if "poll" in request:
                 answer: dict[str, Any] = {"code": _poll(request["poll"], codes)}
@@ -52,8 +53,8 @@ def main(fd: int) -> list[str] | None:
                     return list(request["argv"])
                 codes[pid] = None
                 answer = {"pid": pid}
-            stream.write(json.dumps({**answer, "number": request["number"]}) + "\n")
-            stream.flush()
+            answers.write(json.dumps({**answer, "number": request["number"]}) + "\n")
+            answers.flush()
     for pid in [pid for pid, code in codes.items() if code is None]:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
