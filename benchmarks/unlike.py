@@ -30,7 +30,7 @@ PATIENCE_S = 90.0
 ROUNDS = 12
 NODES = ("n1", "n2", "n3", "n4")
 FAST_MBIT = 100.0
-"""The relays carry 1000 Mbit/s in sum, for all twelve ways together."""
+"""So that twelve ways at once leave the processors time to spare."""
 PROMISE = re.compile(r"better plan for the links as measured: (\d+) ms become (\d+) ms")
 
 

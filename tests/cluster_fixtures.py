@@ -24,6 +24,8 @@ from lightning_chaos.visit import ask_to_stop
 SCRIPTS = Path(__file__).parent / "scripts"
 # Generous: a bound only says when to give up.  Everything below takes a fraction of it.
 BOUND_S = 20.0
+# One process does, one after the other, what several did at once.
+REPLAY_S = 60.0
 
 T = TypeVar("T")
 
@@ -77,15 +79,27 @@ class Cluster(LocalCluster):
         )  # type: ignore[return-value]
 
     def wait_members(self, *nodes: str) -> None:
-        """Wait until exactly these nodes have finished a round together."""
+        """Wait until exactly these nodes, as they started last, have finished a round together."""
 
         def together(_: Sequence[LogEvent]) -> bool:
             if set(self.members) != set(nodes):
                 return False
-            epoch = max(e["epoch"] for e in self.now("view"))
-            return any(e["epoch"] >= epoch for e in self.now("round"))
+            newest = max(self.now("view"), key=lambda e: int(e["epoch"]))
+            started = {e.node: e["uid"] for e in self.told("start")}
+            if set(newest["uids"]) != {started.get(node) for node in nodes}:
+                return False  # an older view, of one that is about to come back
+            return any(e["epoch"] >= newest["epoch"] for e in self.now("round"))
 
         self.wait_for(together, self.bound_s, f"a round of {', '.join(nodes)}")
+
+    def wait_worked(self, *nodes: str) -> None:
+        """Wait until exactly these nodes have finished a round, whatever has become of them."""
+
+        def worked(_: Sequence[LogEvent]) -> bool:
+            epochs = {e["epoch"] for e in self.now("view") if set(e["members"]) == set(nodes)}
+            return any(e["epoch"] in epochs for e in self.now("round"))
+
+        self.wait_for(worked, self.bound_s, f"a first round of {', '.join(nodes)}")
 
     def wait_rounds(self, count: int) -> None:
         """Wait until that many more rounds are stable."""
@@ -101,7 +115,10 @@ class Cluster(LocalCluster):
         _await(lambda: _gone(pid) or None, self.bound_s, f"process {pid} to end")
 
     def up(self, *nodes: str, env: Mapping[str, str] | None = None) -> None:
-        """Start these nodes one after another, so that their ages follow the names' order."""
+        """Start these nodes one after another, so that their ages follow the names' order.
+
+        What the script does to them in its first rounds may have begun by the time this returns.
+        """
         for place, node in enumerate(nodes, 1):
             self.start(node, env={"CHAOS_MIN_MEMBERS": str(len(nodes)), **(env or {})})
             if place == 1:
@@ -112,7 +129,25 @@ class Cluster(LocalCluster):
                     self.bound_s,
                     f"{node} to join",
                 )
-        self.wait_members(*nodes)
+        self.wait_worked(*nodes)
+
+    # ---- where nodes stand -----------------------------------------------------------------
+
+    def hold(self, node: str, step: int = 0) -> None:
+        """Have a node of ``train.py --holds`` stand still in that step, or its next one if later.
+
+        No member gets beyond that.  If it stands still in an earlier step, it goes on to this one.
+        """
+        draft = self.log_dir / f"draft.{node}"
+        draft.write_text(str(step))
+        draft.rename(self._order(node))
+
+    def let_go(self, node: str) -> None:
+        """It need not stand still any more."""
+        self._order(node).unlink()
+
+    def _order(self, node: str) -> Path:
+        return self.log_dir / f"hold.{node}"
 
     # ---- the end ---------------------------------------------------------------------------
 
@@ -169,7 +204,7 @@ def code_of(process: Running, timeout_s: float = BOUND_S) -> int:
 
 
 def replayed(
-    launcher: Launcher, logs: Path, *args: str, timeout_s: float = BOUND_S
+    launcher: Launcher, logs: Path, *args: str, timeout_s: float = REPLAY_S
 ) -> tuple[int, str]:
     """Exit code and output of ``lightning-chaos replay``, run beside the logs."""
     output = logs.parent / "replay.out"
@@ -182,13 +217,13 @@ def replayed(
     return code_of(process, timeout_s), output.read_text()
 
 
-def await_text(output: Path, text: str) -> None:
+def await_text(output: Path, text: str, timeout_s: float = BOUND_S) -> None:
     """Wait until a process has printed that."""
 
     def printed() -> bool | None:
         return (output.exists() and text in output.read_text(errors="replace")) or None
 
-    _await(printed, BOUND_S, f"{output.name} to say {text!r}")
+    _await(printed, timeout_s, f"{output.name} to say {text!r}")
 
 
 def _await(look: Callable[[], T | None], timeout_s: float, what: str) -> T:

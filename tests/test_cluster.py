@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_fixtures import code_of
+from cluster_fixtures import BOUND_S, code_of
 
 from lightning_chaos.testing.cluster import LocalCluster
 from lightning_chaos.testing.launch import ColdStart, ForkServer
@@ -36,10 +37,10 @@ def leave(*_):
 signal.signal(signal.SIGTERM, leave)
 threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
 modules = [m for m in ("torch", "lightning") if m in sys.modules]
+print("ready", node)
 log.write("start", pid=os.getpid(), peer_pid=peer.pid, run=os.environ["CHAOS_RUN"],
           args=sys.argv[1:], modules=modules, threads=threads, cwd=os.getcwd(),
           extra=os.environ.get("EXTRA"))
-print("ready", node)
 time.sleep(60)
 """
 
@@ -55,15 +56,15 @@ def started(cluster: LocalCluster, *nodes: str) -> dict[str, tuple[int, int]]:
     """Pids of worker and peer of each node, once all have started."""
     cluster.wait_for(
         lambda events: set(nodes) <= {e.node for e in events if e.event == "start"},
-        8.0,
+        BOUND_S,
         f"{nodes} to start",
     )
     return {e.node: (e["pid"], e["peer_pid"]) for e in cluster.events if e.event == "start"}
 
 
 def gone(pid: int) -> bool:
-    """True once the process does nothing any more, within a second."""
-    deadline = time.monotonic() + 1.0
+    """True once the process does nothing any more; by itself it would go on for a minute."""
+    deadline = time.monotonic() + BOUND_S
     while time.monotonic() < deadline:
         try:
             if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
@@ -84,7 +85,7 @@ def test_signals_reach_worker_peer_or_both_and_nothing_is_left(script: Path) -> 
         assert {e["run"] for e in (first, *others)} == {cluster.run}
 
         cluster.kill("a")
-        assert cluster.wait_exit("a", 2.0) == -signal.SIGKILL
+        assert cluster.wait_exit("a", BOUND_S) == -signal.SIGKILL
         assert gone(pids["a"][1])
 
         cluster.kill_peer("b")
@@ -92,11 +93,11 @@ def test_signals_reach_worker_peer_or_both_and_nothing_is_left(script: Path) -> 
         assert cluster.exit_code("b") is None
 
         cluster.kill_worker("c")
-        assert cluster.wait_exit("c", 2.0) == -signal.SIGKILL
+        assert cluster.wait_exit("c", BOUND_S) == -signal.SIGKILL
         assert psutil.pid_exists(pids["c"][1])
 
         cluster.leave("d")
-        assert cluster.wait_exit("d", 2.0) == 3
+        assert cluster.wait_exit("d", BOUND_S) == 3
         assert cluster.events[-1].event == "leave"
         directory = cluster.directory
     assert all(gone(pid) for pair in pids.values() for pid in pair)
@@ -115,7 +116,7 @@ def test_waiting_ends_at_once_when_no_node_runs_any_more(script: Path, tmp_path:
     with LocalCluster(script, args=["--crash"], directory=tmp_path / "kept") as cluster:
         cluster.start("a")
         with pytest.raises(TimeoutError, match=r"(?s)every node has ended.*it broke on purpose"):
-            cluster.wait_for(lambda events: False, 8.0, "a miracle")
+            cluster.wait_for(lambda events: False, BOUND_S, "a miracle")
         with pytest.raises(ValueError, match="started before"):
             cluster.start("a")
     assert "it broke on purpose" in (tmp_path / "kept" / "a.out").read_text()
@@ -149,9 +150,9 @@ def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_serv
         assert starts["b"]["run"] == cluster.run
         assert cluster.tail("b") == "ready b"
         cluster.kill("a")
-        assert cluster.wait_exit("a", 2.0) == -signal.SIGKILL
+        assert cluster.wait_exit("a", BOUND_S) == -signal.SIGKILL
         cluster.leave("b")
-        assert cluster.wait_exit("b", 2.0) == 3
+        assert cluster.wait_exit("b", BOUND_S) == 3
         server.close()
         assert gone(pids["c"][0])
         assert cluster.exit_code("c") == -signal.SIGKILL
@@ -160,10 +161,28 @@ def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_serv
         server.ask({"poll": 1})
 
 
+def test_who_was_interrupted_while_it_asked_leaves_no_answer_for_the_next(
+    fork_server: ForkServer, tmp_path: Path
+) -> None:
+    """As a test is that takes too long, somewhere in a wait."""
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit(4)")
+    process = fork_server.launch(
+        [str(script)], env=dict(os.environ), cwd=tmp_path, output=tmp_path / "out"
+    )
+    fork_server._requests.write(json.dumps({"poll": process.pid, "number": -1}) + "\n")
+    fork_server._requests.flush()
+    deadline = time.monotonic() + 20.0
+    while (code := fork_server.ask({"poll": process.pid})["code"]) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert code == 4
+
+
 LATE = """
-import atexit, sys, threading, time
+import atexit, sys, threading
 def late(word):
-    time.sleep(0.05)
+    threading.main_thread().join()
     print(word)
 atexit.register(print, "registered")
 threading.Thread(target=late, args=["a thread"]).start()

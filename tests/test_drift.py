@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cluster_fixtures import SCRIPTS, Cluster, MakeCluster
+from cluster_fixtures import BOUND_S, SCRIPTS, Cluster, MakeCluster
 
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.testing.lab.wan.enter import Host
@@ -50,12 +50,14 @@ def _wait_corrected(run: Cluster, node: str, times: int = 1) -> list[LogEvent]:
     return run.wait_for(corrected, run.bound_s, f"{node} to be corrected")  # type: ignore[return-value]
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.skipif(_KIND == "DEFAULT", reason="this CPU has no other capability")
 def test_a_member_of_another_cpu_capability_is_corrected_each_time(
     cluster: MakeCluster, fork_server: ForkServer
 ) -> None:
     launcher = ColdWhereToldSo(fork_server)
     run = cluster(script=SCRIPT, launcher=launcher, CHAOS_VERIFY_EVERY="2", CHAOS_MIN_MEMBERS="3")
+    run.bound_s = 2 * BOUND_S
     run.start("a")
     run.wait_told("start", "a")
     run.start("b", env={"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"})

@@ -53,14 +53,16 @@ def test_a_killed_peer_costs_its_worker_the_seat_for_a_moment_and_a_killed_worke
     run = cluster()
     run.up("a", "b", "c")
     run.kill_peer("a")
-    run.wait_for(lambda _: run.members == ["b", "c", "a"], 10.0, "a to come back as the youngest")
+    run.wait_told("start", "a", times=2)
+    run.wait_members("b", "c", "a")
+    assert run.members == ["b", "c", "a"]  # it came back as the youngest
     run.wait_rounds(2)
     first, second = run.told("start", "a")
     assert first["pid"] == second["pid"]
     assert first["uid"] != second["uid"]
 
     run.kill_worker("b")
-    assert run.wait_exit("b", 5.0) == -signal.SIGKILL
+    assert run.wait_exit("b", run.bound_s) == -signal.SIGKILL
     run.wait_members("c", "a")
     run.wait_gone(run.peer_pids("b")[-1])
     run.finish("a", "c")
@@ -82,14 +84,16 @@ def test_a_node_that_is_alone_founds_the_run_anew_when_its_peer_dies(cluster: Ma
 
 
 def test_a_worker_comes_back_three_times_in_a_row_and_no_more(cluster: MakeCluster) -> None:
-    # The pull takes long enough for its peer to be killed again before a round is finished.
-    run = cluster("--ballast-kb", "4000", CHAOS_LINK_RATE="16")
+    run = cluster("--holds")
     run.up("a", "b")
+    run.hold("a")  # so no round is finished in between
+    run.wait_told("holds", "a")
     for times in range(1, 5):
         run.wait_told("start", "b", times=times)
         run.kill_peer("b")
-    assert run.wait_exit("b", 10.0) == 1
+    assert run.wait_exit("b", run.bound_s) == 1
     assert "NodeLost: this node fell out of the run 4 times" in run.tail("b", 40)
+    run.let_go("a")
     run.wait_members("a")
     run.finish("a")
 
@@ -101,14 +105,16 @@ def test_a_peer_that_is_killed_before_it_has_found_the_run_counts_as_one_more_ti
     run.up("a", "b")
     worker = psutil.Process(int(run.told("start", "b")[-1]["pid"]))
     old = run.peer_pids("b")[-1]
+    run.suspend("a", worker=False)  # so nobody answers the next peer
     run.kill_peer("b")
 
     def its_next_peer(_: object) -> psutil.Process | None:
         return next((p for p in worker.children() if p.pid != old), None)
 
-    next_peer = run.wait_for(its_next_peer, 10.0, "b to start another peer")
+    next_peer = run.wait_for(its_next_peer, run.bound_s, "b to start another peer")
     assert next_peer is not None
     next_peer.kill()
+    run.resume("a")
     run.wait_told("start", "b", times=2)
     run.wait_members("a", "b")
     assert next_peer.pid not in run.peer_pids("b")
@@ -130,7 +136,8 @@ def test_a_pull_goes_on_when_a_donor_dies(cluster: MakeCluster) -> None:
     run = cluster("--ballast-kb", "4000", CHAOS_LINK_RATE="16")
     run.up("a", "b", "c")
     run.start("d")
-    run.wait_for(lambda _: _served(run, "d").get("a", 0) > 0, 10.0, "a to serve shards")
+    # All have begun, so no donor has a state that another one would have to make anew.
+    run.wait_for(lambda _: _serve(run, "d", "a", "b", "c"), run.bound_s, "all to serve shards")
     run.kill("a")
     run.wait_members("b", "c", "d")
     pull = run.told("pull", "d")[-1]
@@ -140,10 +147,10 @@ def test_a_pull_goes_on_when_a_donor_dies(cluster: MakeCluster) -> None:
     run.finish("b", "c", "d")
 
 
-def _served(run: Cluster, newcomer: str) -> dict[str, int]:
-    """Bytes per donor so far."""
+def _serve(run: Cluster, newcomer: str, *donors: str) -> bool:
+    """These have sent the newcomer something."""
     told = run.told("pulling", newcomer)
-    return dict(told[-1]["per_donor"]) if told else {}
+    return bool(told) and all(told[-1]["per_donor"].get(donor) for donor in donors)
 
 
 def test_rank_zero_dies_inside_validation_before_a_save_and_after_it(

@@ -28,10 +28,11 @@ def up(run: Cluster, relays: Relays, *nodes: str) -> None:
 
 
 def part(relays: Relays, some: Sequence[str], others: Sequence[str], how: Cut) -> None:
-    """No link between these and those carries anything."""
-    for a in some:
-        for b in others:
-            relays.cut(a, b, how)
+    """No link between these and those carries anything, from one moment on."""
+    with relays.at_once():
+        for a in some:
+            for b in others:
+                relays.cut(a, b, how)
 
 
 def newest(run: Cluster, node: str) -> LogEvent:
@@ -53,10 +54,14 @@ def works(run: Cluster, *nodes: str) -> None:
     run.wait_for(together, run.bound_s, f"rounds of {', '.join(nodes)}")
 
 
-def waits_for_quorum(run: Cluster, node: str, reachable: str) -> bool:
-    """It has said so, and has not gone on since."""
-    said = [e for e in run.told("waiting", node) if e["reason"].startswith(reachable)]
-    return bool(said) and all(e.t < said[-1].t for e in run.told("view", node))
+def wait_for_quorum(run: Cluster, reachable: str, *nodes: str) -> None:
+    """Wait until these have said that they wait for a quorum, and have not gone on since."""
+
+    def waits(node: str) -> bool:
+        said = [e for e in run.told("waiting", node) if e["reason"].startswith(reachable)]
+        return bool(said) and all(e.t < said[-1].t for e in run.told("view", node))
+
+    run.wait_for(lambda _: all(map(waits, nodes)), run.bound_s, f"{nodes} to wait for a quorum")
 
 
 def test_the_smaller_side_waits_and_says_why_and_comes_back(
@@ -67,12 +72,8 @@ def test_the_smaller_side_waits_and_says_why_and_comes_back(
     up(run, relays, *nodes)
     part(relays, nodes[:3], nodes[3:], Cut.SILENT)
     works(run, *nodes[:3])
+    wait_for_quorum(run, "2 of 5 members reachable", *nodes[3:])
     for node in nodes[3:]:
-        run.wait_for(
-            lambda _, n=node: waits_for_quorum(run, n, "2 of 5 members reachable"),  # type: ignore[misc]
-            run.bound_s,
-            f"{node} to say that it waits for quorum",
-        )
         assert "quorum='any' would go on alone" in run.told("waiting", node)[-1]["reason"]
     relays.heal()
     works(run, *nodes)
@@ -118,8 +119,7 @@ def test_a_firewall_between_two_halves_lets_one_of_them_go_on(
     part(relays, nodes[:2], nodes[2:], Cut.RESET)
     part(relays, nodes[:2], nodes[2:], Cut.REFUSE)
     works(run, *nodes[:2])
-    for node in nodes[2:]:
-        assert waits_for_quorum(run, node, "2 of 4 members reachable")
+    wait_for_quorum(run, "2 of 4 members reachable", *nodes[2:])
     relays.heal()
     works(run, *nodes)
     run.finish(*nodes)

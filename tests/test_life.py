@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, await_text, code_of
+from cluster_fixtures import BOUND_S, SCRIPTS, Cluster, MakeCluster, await_text, code_of
 
 from lightning_chaos.testing.launch import ColdStart, ForkServer
 
@@ -42,11 +42,11 @@ def test_the_lead_leaves_at_sigterm_and_another_at_ctrl_c(cluster: MakeCluster) 
     run = cluster()
     run.up("a", "b", "c")
     run.leave("a")
-    assert run.wait_exit("a", 10.0) == 0
+    assert run.wait_exit("a", run.bound_s) == 0
     run.wait_members("b", "c")
     assert chaos_left(run, "a")
     run.interrupt("c")
-    assert run.wait_exit("c", 10.0) == 1  # as Lightning ends a fit at Ctrl-C
+    assert run.wait_exit("c", run.bound_s) == 1  # as Lightning ends a fit at Ctrl-C
     run.wait_members("b")
     assert chaos_left(run, "c")
     assert not run.told("freeze")
@@ -58,7 +58,7 @@ def test_the_last_node_leaves(cluster: MakeCluster) -> None:
     run = cluster()
     run.up("a")
     run.leave("a")
-    assert run.wait_exit("a", 10.0) == 0
+    assert run.wait_exit("a", run.bound_s) == 0
     run.wait_gone(run.peer_pids("a")[0])
 
 
@@ -67,7 +67,7 @@ def test_all_leave_at_once(cluster: MakeCluster) -> None:
     run.up("a", "b", "c")
     for node in "abc":
         run.leave(node)
-    assert [run.wait_exit(node, 10.0) for node in "abc"] == [0, 0, 0]
+    assert [run.wait_exit(node, run.bound_s) for node in "abc"] == [0, 0, 0]
     for node in "abc":
         assert run.told("leave", node)
         run.wait_gone(run.peer_pids(node)[0])
@@ -79,11 +79,11 @@ def test_who_stands_by_or_comes_back_leaves_when_it_is_asked_to(cluster: MakeClu
     run.start("standby", env={"CHAOS_JOIN_AT": "100000"})
     run.wait_told("asks", "standby")
     run.leave("standby")
-    assert run.wait_exit("standby", 10.0) == 0
+    assert run.wait_exit("standby", run.bound_s) == 0
     run.kill_peer("b")
     run.wait_told("start", "b", times=2)
     run.leave("b")
-    assert run.wait_exit("b", 10.0) == 0
+    assert run.wait_exit("b", run.bound_s) == 0
     run.wait_members("a")
     run.finish("a")
 
@@ -93,10 +93,10 @@ def test_the_second_signal_ends_at_once(cluster: MakeCluster) -> None:
     run.up("a", "b")
     run.wait_told("pauses", "b")  # its worker is busy: a polite leave would take long
     run.leave("b")
-    run.wait_for(lambda _: "once more to end at once" in run.tail("b"), 5.0, "b to be asked")
+    run.wait_for(lambda _: "once more to end at once" in run.tail("b"), run.bound_s, "b to go")
     assert run.exit_code("b") is None
     run.leave("b")
-    assert run.wait_exit("b", 5.0) == 128 + signal.SIGTERM
+    assert run.wait_exit("b", run.bound_s) == 128 + signal.SIGTERM
     run.wait_members("a")
     run.finish("a")
 
@@ -120,14 +120,14 @@ def test_a_signal_before_the_first_round_is_heard(cluster: MakeCluster, tmp_path
     script.write_text(EARLY)
     run = cluster(script=script, CHAOS_MIN_MEMBERS="2")
     run.start("a")
-    assert run.wait_exit("a", 10.0) == 0, run.tail("a", 40)
+    assert run.wait_exit("a", run.bound_s) == 0, run.tail("a", 40)
     run.wait_gone(run.peer_pids("a")[0])
 
 
 def test_an_error_in_the_users_code_ends_one_node_only(cluster: MakeCluster) -> None:
     run = cluster("--fail-node", "b", "--fail-at", "10")
     run.up("a", "b", "c")
-    assert run.wait_exit("b", 10.0) == 1
+    assert run.wait_exit("b", run.bound_s) == 1
     run.wait_members("a", "c")
     assert "ValueError: a mistake in the user's code" in run.tail("b")
     reasons = [e["reason"] for e in run.told("view") if "b" not in e["members"]]
@@ -154,12 +154,15 @@ def test_three_join_at_once_while_two_train_and_one_at_the_round_it_named(
 
 
 def test_a_standby_that_falls_out_still_waits_for_its_round(cluster: MakeCluster) -> None:
-    run = cluster()
+    run = cluster("--holds")
+    run.hold("a", 5)  # so the round does not come before
     run.up("a")
-    at = run.round + 200
+    at = int(run.wait_told("holds", "a")["step"]) + 5
     run.start("late", env={"CHAOS_JOIN_AT": str(at)})
     run.wait_told("asks", "late")
     run.kill_peer("late")
+    run.wait_told("asks", "late", times=2)
+    run.let_go("a")
     run.wait_members("a", "late")
     assert len(run.told("start", "late")) == 2
     assert [e["round"] for e in run.told("asks", "late")] == [at, at]
@@ -167,8 +170,10 @@ def test_a_standby_that_falls_out_still_waits_for_its_round(cluster: MakeCluster
     run.finish("a", "late")
 
 
+@pytest.mark.timeout(120)
 def test_ten_simultaneous_starts_found_one_cluster(cluster: MakeCluster) -> None:
     run = cluster(CHAOS_MIN_MEMBERS="10")
+    run.bound_s = 3 * BOUND_S  # twenty processes
     nodes = [f"n{i}" for i in range(10)]
     run.start(*nodes)
     run.wait_members(*nodes)
@@ -192,7 +197,7 @@ def test_the_same_command_in_a_second_terminal_joins_the_first(
     ]
     try:
         await_text(outputs[0], "founded run train-")
-        await_text(outputs[1], "joined round")
+        await_text(outputs[1], "joined round", 2 * BOUND_S)  # it imports torch
         for node in nodes:
             os.kill(node.pid, signal.SIGTERM)
         assert [code_of(node) for node in nodes] == [0, 0]
@@ -207,11 +212,11 @@ def test_the_same_command_in_a_second_terminal_joins_the_first(
 
 
 def test_a_finished_run_tells_latecomers_and_then_is_gone(cluster: MakeCluster) -> None:
-    run = cluster("--max-steps", "20", CHAOS_LINGER="5")
+    run = cluster("--max-steps", "20", CHAOS_LINGER="10")
     run.up("a", "b")
     run.ended_well("a", "b")
     run.start("late")
-    assert run.wait_exit("late", 10.0) == 0
+    assert run.wait_exit("late", run.bound_s) == 0
     assert "the run finished after round 19. Nothing is left to train." in run.tail("late")
     assert not run.told("fits", "late")
     for node in "ab":
@@ -219,18 +224,17 @@ def test_a_finished_run_tells_latecomers_and_then_is_gone(cluster: MakeCluster) 
 
 
 def test_a_newcomer_whose_run_finishes_while_it_gets_ready_ends_well(cluster: MakeCluster) -> None:
-    run = cluster("--holds", "--max-steps", "10", CHAOS_LINGER="5")
-    holds = {node: run.log_dir / f"hold.{node}" for node in ("a", "late")}
-    holds["a"].write_text("5")
-    holds["late"].write_text("-1")
+    run = cluster("--holds", "--max-steps", "10", CHAOS_LINGER="60")
+    run.hold("a", 5)
+    run.hold("late", -1)
     run.start("a")
     run.wait_told("holds", "a")
     run.start("late")
     run.wait_told("holds", "late")
-    holds["a"].unlink()
+    run.let_go("a")
     run.ended_well("a")
-    holds["late"].unlink()
-    assert run.wait_exit("late", 10.0) == 0, run.tail("late")
+    run.let_go("late")
+    assert run.wait_exit("late", run.bound_s) == 0, run.tail("late")
     assert "Nothing is left to train." in run.tail("late")
     run.kill_peer("a")  # nobody else comes that it would have to be told
 

@@ -156,7 +156,7 @@ def test_members_that_come_and_go_keep_epochs_validation_and_files_in_step(
         csv=True,
     )
     run.start("a")
-    run.wait_for(lambda _: run.told("validated", "a"), 20.0, "a to validate")
+    run.wait_told("validated", "a")
     run.start("b")
     run.wait_members("a", "b")
     run.start("c")
@@ -175,6 +175,9 @@ def test_members_that_come_and_go_keep_epochs_validation_and_files_in_step(
     ):
         for older, newcomer in (("a", "b"), ("b", "c")):
             theirs, its = (told(run, event, node, *names) for node in (older, newcomer))
+            if older == "a":  # killed: what it had finished alone was done again without it
+                known = run.told("epoch", "a")[-1]["step"]
+                theirs = [what for what in theirs if what[names.index("step")] <= known]
             since = next(i for i, what in enumerate(theirs) if what == its[0])
             both = min(len(theirs) - since, len(its))  # the older one is killed before the end
             assert both > 1, event

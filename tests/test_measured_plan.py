@@ -7,6 +7,7 @@ twice the time until it plans anew: that is half a minute.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ MOST_ROUNDS = 4000
 AFTER = 3
 TIMEOUT_S = 0.5
 BOUND_S = 75.0
+END_S = 10.0
 
 
 def take_part(
@@ -106,9 +108,13 @@ class Over:
     """The slow link carried less for a while, and carries its part again since some rounds.
 
     All nodes see the same views, and so end after the same round.
+
+    Args:
+        given_up: set when the test has failed already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, given_up: threading.Event) -> None:
+        self._given_up = given_up
         self._less_since: int | None = None
 
     def __call__(self, view: View, round_: int) -> bool:
@@ -118,7 +124,7 @@ class Over:
             self._less_since = view.epoch
         elif share >= LESS and self._less_since is not None:
             return round_ >= view.switch + AFTER
-        return False
+        return self._given_up.is_set()
 
 
 def better_plans(log: Path, node: str) -> list[LogEvent]:
@@ -148,7 +154,7 @@ def load_of(event: LogEvent) -> float:
     return carried(plan, event["members"], "n2", "n3")
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 def test_a_slow_link_carries_less_and_its_share_again_once_it_is_fast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,27 +163,33 @@ def test_a_slow_link_carries_less_and_its_share_again_once_it_is_fast(
     for name, value in (("PACE_S", 0.3), ("LOG_EVERY", 1)):
         monkeypatch.setattr(gauges, name, value)
     problems: list[BaseException] = []
-    with Relays() as relays:
+    given_up = threading.Event()
+    with Relays() as relays, contextlib.ExitStack() as end:
         relays.shape(FAST)
         relays.shape(SLOW, "n2", "n3")
         envs = [relays.env_for(name) for name in NAMES]
         threads = [
-            threading.Thread(target=take_part, args=(name, env, tmp_path, problems, Over()))
+            threading.Thread(target=take_part, args=(name, env, tmp_path, problems, Over(given_up)))
             for name, env in zip(NAMES, envs, strict=True)
         ]
         for thread in threads:
             thread.start()
+            end.callback(thread.join, END_S)
+        end.callback(given_up.set)
         deadline = time.monotonic() + BOUND_S
         while not better_plans(tmp_path, "n1") and time.monotonic() < deadline:
             time.sleep(0.1)
         while not confirmed_by_trains(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert len(better_plans(tmp_path, "n1")) == 1
+        # Processors that others want make links look slower, too: there may be more than one.
+        less = better_plans(tmp_path, "n1")
+        assert less
+        assert load_of(less[-1]) < LESS
         relays.shape(FAST, "n2", "n3")
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
     assert not problems
     assert not any(thread.is_alive() for thread in threads)
-    first, *_, last = better_plans(tmp_path, "n1")
+    last = better_plans(tmp_path, "n1")[-1]
     # Two thirds of a vector go over each link of a mesh, each way.
-    assert load_of(first) < LESS <= load_of(last)
+    assert load_of(last) >= LESS

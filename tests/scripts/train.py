@@ -5,8 +5,8 @@ Besides the run log, each node writes ``<node>.script.jsonl`` into the same dire
 the end of an epoch) and ``done``.  ``--pause NODE=PLACE`` makes a node stand still there until it
 is killed; with ``--seize`` all its threads do.
 With ``--holds`` each node tells of every step (``stepped``), and stands still (``holds``) before
-backward of the step that stands in the file ``hold.<node>`` beside its log, until that is gone; at
--1 before it asks for a seat.
+backward of the step that stands in the file ``hold.<node>`` beside its log, or of a later one,
+until that is gone or names one that is still to come; at -1 before it asks for a seat.
 The first step of the node that ``--compiles`` takes long, like that of a model that is compiled.
 With ``--disks`` a node that has a ``DISK`` saves there every few steps and goes on from what is
 there.
@@ -35,8 +35,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_chaos.collective import gauging
 from lightning_chaos.monitor.runlog import RunLog
 
-# Long enough for a test to kill this node, and late enough for all to be members.
-PAUSE_S = 30.0
+# Long enough for a test to kill this node on any machine, and late enough for all to be members.
+PAUSE_S = 300.0
 PAUSE_EPOCH = 1
 COMPILES_S = 2.5
 SAVE_EVERY = 5
@@ -157,11 +157,19 @@ class Holder(Callback):
         self.obey(trainer.global_step)
 
     def obey(self, step: int) -> None:
-        if not self.order.exists() or step < int(self.order.read_text()):
+        if step < self.ordered:
             return
         self.story.write("holds", step=step)
-        while self.order.exists():
+        while step >= self.ordered:
             time.sleep(HOLD_POLL_S)
+
+    @property
+    def ordered(self) -> float:
+        """From which step on it is to stand still, infinity if it is not."""
+        try:
+            return int(self.order.read_text())
+        except FileNotFoundError:
+            return math.inf
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         self.story.write("stepped", step=trainer.global_step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Iterator
 
 from typing_extensions import override
 
@@ -34,6 +36,8 @@ class Relays(Network):
 
     def __init__(self, seed: int = 0) -> None:
         self._doors: dict[str, socket.socket] = {}
+        self._orders: list[str] | None = None
+        """What is to be said at once, None if everything is said as it comes."""
         with open_door(HOST, 0) as door:
             # Connections have the door's buffers; the kernel doubles what it is asked for.
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
@@ -57,7 +61,7 @@ class Relays(Network):
 
     def place(self, node: str, address: Address) -> None:
         """Say where a node's door is; only for nodes without :meth:`env_for`."""
-        self._process.obey(["\t".join(("place", node, address.host, str(address.port)))])
+        self._say("place", node, address.host, str(address.port))
 
     # ---- links -----------------------------------------------------------------------------
 
@@ -76,12 +80,32 @@ class Relays(Network):
         self.check(shape)
         times_ns = (f"{ms * 1e6:.0f}" for ms in (shape.delay_ms, shape.jitter_ms))
         figures = f"{shape.bytes_per_s or 0:.3f}", *times_ns
-        self._process.obey(["\t".join(("shape", source, target, *figures))])
+        self._say("shape", source, target, *figures)
 
     @override
     def cut_one_way(self, source: str, target: str, how: Cut = Cut.SILENT) -> None:
         """Cut links from ``source`` to ``target`` alone."""
-        self._process.obey(["\t".join(("cut", source, target, str(_CUTS.index(how))))])
+        self._say("cut", source, target, str(_CUTS.index(how)))
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is said inside takes effect at its end, all in one moment.
+
+        Links that are cut one after the other make other views on the way, of those that the last
+        ones still join.
+        """
+        self._orders = []
+        try:
+            yield
+        finally:
+            orders, self._orders = self._orders, None
+        self._process.obey(orders)
+
+    def _say(self, *words: str) -> None:
+        if self._orders is None:
+            self._process.obey(["\t".join(words)])
+        else:
+            self._orders.append("\t".join(words))
 
     # ---- watching --------------------------------------------------------------------------
 
