@@ -86,7 +86,10 @@ async def _ask(asks: gauging.Gauging, giver: Uid, trip_s: float) -> Reading:
     finally:
         for name, rest_s in rests.items():
             setattr(gauging, name, rest_s)
-    return asks.readings({giver: trip_s})[giver]
+    async with asyncio.timeout(PATIENCE_S):
+        while giver not in (known := asks.readings({giver: trip_s})):
+            await asyncio.sleep(PAUSE_S)  # a busy machine takes longer over them
+    return known[giver]
 
 
 def _links(network: Relays | Namespaces, name: str) -> tuple[DataLinks, _Idle]:

@@ -101,7 +101,8 @@ class Training:
             return  # the founder
         self._note_control("join", fresh, "ready", node, f"{node} starts to learn")
         self.figures.add("join: longest stand-still of a donor", max(holds))
-        (pull,) = [e for e in fresh if e.event == "pull" and e.node == node]
+        # The last one: what it pulled may have been made anew meanwhile.
+        pull = [e for e in fresh if e.event == "pull" and e.node == node][-1]
         self.figures.add("join: the pull itself", pull["seconds"])
 
     def _note_control(

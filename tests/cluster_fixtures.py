@@ -24,6 +24,8 @@ from lightning_chaos.visit import ask_to_stop
 SCRIPTS = Path(__file__).parent / "scripts"
 # Generous: a bound only says when to give up.  Everything below takes a fraction of it.
 BOUND_S = 20.0
+# One process does, one after the other, what several did at once.
+REPLAY_S = 60.0
 
 T = TypeVar("T")
 
@@ -202,7 +204,7 @@ def code_of(process: Running, timeout_s: float = BOUND_S) -> int:
 
 
 def replayed(
-    launcher: Launcher, logs: Path, *args: str, timeout_s: float = BOUND_S
+    launcher: Launcher, logs: Path, *args: str, timeout_s: float = REPLAY_S
 ) -> tuple[int, str]:
     """Exit code and output of ``lightning-chaos replay``, run beside the logs."""
     output = logs.parent / "replay.out"

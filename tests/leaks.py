@@ -7,6 +7,7 @@ exactly when a leak is easy to miss.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -62,7 +63,7 @@ def leaked_since(before: Holdings, grace_s: float = GRACE_S) -> list[str]:
         time.sleep(0.02)
     for kind, key in new:
         if kind == "process":
-            _end(*key)
+            _end(key)
     return sorted(new.values())
 
 
@@ -119,8 +120,7 @@ def _processes() -> dict[tuple[str, Any], str]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         if not any(name in command for name in FOREIGN_PROCESSES):
-            key = (process.pid, process.create_time())
-            found["process", key] = f"process {process.pid}: {command}"
+            found["process", process] = f"process {process.pid}: {command}"
     return found
 
 
@@ -133,7 +133,7 @@ def _begun(process: psutil.Process) -> tuple[float, int]:
 
 def _threads() -> dict[tuple[str, Any], str]:
     return {
-        ("thread", id(thread)): f"thread {thread.name!r}"
+        ("thread", thread): f"thread {thread.name!r}"  # kept, so that no later one is taken for it
         for thread in threading.enumerate()
         if type(thread).__name__ not in FOREIGN_THREADS
     }
@@ -155,11 +155,7 @@ def _files() -> dict[tuple[str, Any], str]:
     }
 
 
-def _end(pid: int, created: float) -> None:
-    try:
-        process = psutil.Process(pid)
-        if process.create_time() == created:
-            process.kill()
-            process.wait(timeout=GRACE_S)
-    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
-        pass
+def _end(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        process.kill()  # not a later one with its pid: psutil sees to that
+        process.wait(timeout=GRACE_S)

@@ -58,7 +58,7 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Complet
         cwd=Path(sys.prefix),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
 

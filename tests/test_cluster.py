@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -158,6 +159,24 @@ def test_forked_nodes_are_real_processes_that_have_torch_and_end_with_their_serv
     assert all(gone(pid) for pair in pids.values() for pid in pair)
     with pytest.raises(RuntimeError, match="fork server"):
         server.ask({"poll": 1})
+
+
+def test_who_was_interrupted_while_it_asked_leaves_no_answer_for_the_next(
+    fork_server: ForkServer, tmp_path: Path
+) -> None:
+    """As a test is that takes too long, somewhere in a wait."""
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit(4)")
+    process = fork_server.launch(
+        [str(script)], env=dict(os.environ), cwd=tmp_path, output=tmp_path / "out"
+    )
+    fork_server._requests.write(json.dumps({"poll": process.pid, "number": -1}) + "\n")
+    fork_server._requests.flush()
+    deadline = time.monotonic() + 20.0
+    while (code := fork_server.ask({"poll": process.pid})["code"]) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert code == 4
 
 
 LATE = """

@@ -24,7 +24,7 @@ from lightning_chaos.transport.loss import LEAST_SEGMENTS
 from lightning_chaos.transport.packets import PacketSocket
 from lightning_chaos.transport.train import TRAIN_BYTES
 
-BOUND_S = 8.0
+BOUND_S = 20.0
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_link_that_was_never_used_is_measured_by_a_train_that_no_operation_see
     async def scenario() -> None:
         async with cluster(2) as (a, b):
             a.links.gauging.ask([b.member.uid], busy=False)
-            assert (await seen(a, b)).bytes_per_s > 1e5
+            assert (await seen(a, b)).bytes_per_s > TRAIN_BYTES / 2 / BOUND_S
             assert reading_of(b, a) is None  # it was not b that asked
             assert [event for event, *_ in a.told + b.told] == ["connected"] * 2
 

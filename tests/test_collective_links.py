@@ -323,17 +323,18 @@ def test_a_speed_limit_holds() -> None:
 
 def test_what_payloads_carry_tells_the_rate_of_their_link() -> None:
     async def scenario() -> None:
-        async with cluster(2, rate=10e6) as workers:
+        # So slow that pieces are far apart even for a machine that is busy and wakes up late.
+        async with cluster(2, rate=2e6) as workers:
             for worker in workers:
                 worker.install(view_of(1, workers))
-                worker.begin(OpId(0, 0), np.ones(2_500_000, np.float32))
+                worker.begin(OpId(0, 0), np.ones(600_000, np.float32))
             for worker in workers:
                 await worker.until_finished()
             for worker, other in zip(workers, reversed(workers), strict=True):
                 # A machine that is busy may make it slower, nothing makes it faster.
                 reading = worker.links.gauging.readings({})[other.member.uid]
                 assert reading.trust is Trust.MEASURED
-                assert 2e6 < reading.bytes_per_s < 11.5e6
+                assert 0.4e6 < reading.bytes_per_s < 2.3e6
 
     in_loop(scenario)
 
@@ -375,8 +376,8 @@ async def raw(worker: Worker, data: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     got = b""
     try:
-        await loop.sock_sendall(sock, data)
         with contextlib.suppress(ConnectionError):
+            await loop.sock_sendall(sock, data)
             while part := await loop.sock_recv(sock, 4096):
                 got += part
     finally:

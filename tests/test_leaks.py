@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import leaks
 import psutil
 import pytest
 
+HERE = "print('here', flush=True);"
 SLEEP = "import time; time.sleep(60)"
 
 
@@ -24,16 +26,20 @@ def test_nothing_is_found_where_nothing_is_left() -> None:
 
 def test_an_orphan_in_a_session_of_its_own_is_found_and_ended() -> None:
     before = leaks.Holdings.now()
+    # Its parent waits for its word: one that is still becoming a program has no environment yet.
     start = (
         "import subprocess, sys;"
-        f"print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}], start_new_session=True,"
-        "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
+        f"orphan = subprocess.Popen([sys.executable, '-c', {HERE + SLEEP!r}],"
+        "start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL);"
+        "orphan.stdout.readline();"
+        "print(orphan.pid)"
     )
     parent = subprocess.run([sys.executable, "-c", start], check=True, stdout=subprocess.PIPE)
     orphan = int(parent.stdout)
     (found,) = leaks.leaked_since(before, grace_s=0)
     assert found.startswith(f"process {orphan}:")
-    assert not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == "zombie"
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_child_that_nobody_waited_for_is_found() -> None:

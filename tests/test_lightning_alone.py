@@ -294,7 +294,7 @@ def test_the_other_namespace_trains_too_without_a_change_to_the_script(tmp_path:
         env={**os.environ, "PL_TRAINER_STRATEGY": "chaos", "CHAOS_LINGER": "0"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from places import EmptyPlace
 
 from lightning_chaos.errors import AddressError
 from lightning_chaos.peer.caller import Caller
@@ -23,8 +25,13 @@ from lightning_chaos.peer.machine import machine_key, process_gone
 from lightning_chaos.peer.search import AddressSearch, DirectorySearch
 from lightning_chaos.protocol.events import Event, Linked, Searched
 from lightning_chaos.protocol.values import Member
+from lightning_chaos.transport.address import Address
+from lightning_chaos.transport.dial import Dialler, dial_tcp
 from lightning_chaos.transport.door import Kind, open_door, receive_kind
 
+LONG_S = 5.0
+"""Where somebody answers, nobody waits so long."""
+SHORT_S = 0.3
 needs_proc = pytest.mark.skipif(not machine_key(), reason="needs /proc to see other processes")
 
 
@@ -43,12 +50,19 @@ def dead_pid() -> int:
 class Node:
     """Links with a door, and what they reported."""
 
-    def __init__(self, name: str, run: str, door: socket.socket, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: str,
+        door: socket.socket,
+        group: asyncio.TaskGroup,
+        dialler: Dialler,
+    ) -> None:
         self.me = member(name, door.getsockname()[1])
         self.events: list[Event] = []
         self.links = Links(
-            Caller(self.me, run, insecure=False),
-            timeout_of=lambda _: 0.3,
+            Caller(self.me, run, insecure=False, dialler=dialler),
+            timeout_of=lambda _: LONG_S,
             emit=self.events.append,
             in_view=lambda _: False,
             spawn=group.create_task,
@@ -72,26 +86,32 @@ class Node:
 
 
 @contextlib.asynccontextmanager
-async def nodes(*names: str, run: str = "r") -> AsyncIterator[list[Node]]:
+async def nodes(
+    *names: str, run: str = "r", dialler: Dialler = dial_tcp
+) -> AsyncIterator[list[Node]]:
     async with asyncio.TaskGroup() as group:
         with contextlib.ExitStack() as doors:
             found = []
             for name in names:
                 door = doors.enter_context(open_door("127.0.0.1", 0))
-                found.append(Node(name, run, door, group))
+                found.append(Node(name, run, door, group, dialler))
             yield found
             for node in found:
                 await node.aclose()
 
 
-async def search_addresses(node: Node, *addresses: str) -> Searched:
-    search = AddressSearch(node.links, node.me, addresses, patience_s=0.3, candidate_patience_s=0.2)
+async def search_addresses(node: Node, *addresses: str, patience_s: float = LONG_S) -> Searched:
+    search = AddressSearch(
+        node.links, node.me, addresses, patience_s=patience_s, candidate_patience_s=patience_s
+    )
     async with search.attempt() as result:
         return result
 
 
-async def search_directory(node: Node, directory: DiscoveryDir) -> Searched:
-    search = DirectorySearch(node.links, node.me, directory, patience_s=0.3)
+async def search_directory(
+    node: Node, directory: DiscoveryDir, patience_s: float = LONG_S
+) -> Searched:
+    search = DirectorySearch(node.links, node.me, directory, patience_s=patience_s)
     async with search.attempt() as result:
         return result
 
@@ -221,7 +241,7 @@ def test_a_live_node_that_does_not_answer_is_named(tmp_path: Path) -> None:
         with open_door("127.0.0.1", 0) as silent:
             directory.add(member("stuck", silent.getsockname()[1]))
             async with nodes("a") as (a,):
-                result = await search_directory(a, directory)
+                result = await search_directory(a, directory, SHORT_S)
         assert f"node stuck (process {os.getpid()})" in result.problem
         assert "CHAOS_RUN" in result.problem
 
@@ -254,13 +274,31 @@ def test_a_given_peer_that_answers_is_linked_when_the_search_ends() -> None:
 
 def test_no_answer_from_any_given_peer_is_a_problem_that_names_each() -> None:
     async def scene() -> None:
-        with open_door("127.0.0.1", 0) as closed:
-            gone = f"127.0.0.1:{closed.getsockname()[1]}"
         async with nodes("a") as (a,):
-            result = await search_addresses(a, gone)
+            with EmptyPlace() as place:
+                gone = str(place.address)
+                result = await search_addresses(a, gone, patience_s=SHORT_S)
         assert gone in result.problem
         assert "refused" in result.problem
         assert "CHAOS_PEERS" in result.problem
+
+    asyncio.run(scene())
+
+
+def test_a_last_call_that_is_cut_short_does_not_hide_what_is_known() -> None:
+    async def scene() -> None:
+        called = []
+
+        async def refuse_once(address: Address, timeout_s: float) -> socket.socket:
+            called.append(address)
+            if len(called) == 1:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed")
+            await asyncio.sleep(timeout_s)
+            raise OSError(f"{address} did not answer within {timeout_s:g} s")
+
+        async with nodes("a", dialler=refuse_once) as (a,):
+            result = await search_addresses(a, "127.0.0.1:1", patience_s=SHORT_S)
+        assert "127.0.0.1:1: connection refused." in result.problem
 
     asyncio.run(scene())
 
@@ -269,8 +307,11 @@ def test_no_answer_from_any_given_peer_is_a_problem_that_names_each() -> None:
 def test_a_node_on_its_own_list_may_found_when_nobody_answers(own: str) -> None:
     async def scene() -> None:
         async with nodes("a") as (a,):
-            result = await search_addresses(a, f"{own}:{a.me.port}", "127.0.0.1:1")
-            assert result == Searched(exclusive=False, silent=("127.0.0.1:1",))
+            with EmptyPlace() as place:
+                other = str(place.address)
+                mine = f"{own}:{a.me.port}"
+                result = await search_addresses(a, mine, other, patience_s=SHORT_S)
+            assert result == Searched(exclusive=False, silent=(other,))
 
     asyncio.run(scene())
 

@@ -16,7 +16,8 @@ from lightning_chaos.planning.mesh import mesh_plan
 from lightning_chaos.protocol.events import Replan, Replanned
 
 NAMES = ("a", "b", "c")
-BOUND_S = 8.0
+BOUND_S = 40.0
+"""It rests twenty times as long as a plan has taken, on a machine that may be busy."""
 
 
 def ask(rate_mbit: float, without: tuple[str, ...] = (), of: tuple[str, ...] = NAMES) -> Replan:

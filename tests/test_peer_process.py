@@ -22,6 +22,7 @@ from lightning_chaos.peer.client import PeerClient, start_peer
 from lightning_chaos.peer.config import PeerConfig, decode_config
 from lightning_chaos.peer.discovery import DiscoveryDir
 from lightning_chaos.peer.machine import machine_key, process_gone
+from lightning_chaos.peer.ward import QUIT_MARGIN_S
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import OpId, Past, Report
 from lightning_chaos.testing.lab.conditions import Cut, Shape
@@ -36,8 +37,12 @@ SETTINGS = (("model", "a"),)
 MessageT = TypeVar("MessageT", bound=local.Local)
 
 
-async def until(condition: Callable[[], object], bound_s: float = 10.0) -> None:
-    async with asyncio.timeout(bound_s):
+BOUND_S = 30.0
+"""Interpreters start meanwhile, on a machine that may be busy."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(BOUND_S):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -201,17 +206,19 @@ def test_a_node_finds_the_run_after_its_founder_died() -> None:
 
 def test_the_other_of_two_members_freezes_soon_after_a_peer_was_killed() -> None:
     async def scene() -> None:
-        async with workers("n1", timeout_s=5.0) as (n1,):
+        timeout_s = 10.0
+        async with workers("n1", timeout_s=timeout_s) as (n1,):
             n1.client.send(local.AskSeat(SETTINGS))
             await n1.hear(local.Standing)
-            async with workers("n2", timeout_s=5.0) as (n2,):
+            async with workers("n2", timeout_s=timeout_s) as (n2,):
                 await n2.join()
                 started = time.monotonic()
                 os.kill(n1.client.pid, signal.SIGKILL)
                 await n2.hear(local.Freeze)
                 took = time.monotonic() - started
                 print(f"froze after {took * 1000:.1f} ms")
-                assert took < 2.0, "evidence of death must not wait for the timeout"
+                # Its last heartbeat may have come up to a fifth of the timeout before.
+                assert took < 0.8 * timeout_s, "evidence of death must not wait for the timeout"
 
     asyncio.run(scene())
 
@@ -307,7 +314,7 @@ def test_a_data_connection_reaches_the_worker_with_every_byte_after_its_preamble
     async def scene() -> None:
         async with workers("n1") as (n1,):
             address = parse_address(f"127.0.0.1:{n1.door.getsockname()[1]}")
-            with await dial(dial_tcp, address, kind, 1.0) as mine:
+            with await dial(dial_tcp, address, kind, BOUND_S) as mine:
                 mine.sendall(b"first bytes")
                 await until(lambda: n1.sockets)
                 ((found, theirs),) = n1.sockets
@@ -327,7 +334,7 @@ def test_many_data_connections_at_once_all_reach_the_worker() -> None:
         async with workers("n1") as (n1,):
             address = parse_address(f"127.0.0.1:{n1.door.getsockname()[1]}")
             dialled = await asyncio.gather(
-                *(dial(dial_tcp, address, Kind.DATA, 5.0) for _ in range(50))
+                *(dial(dial_tcp, address, Kind.DATA, BOUND_S) for _ in range(50))
             )
             await until(lambda: len(n1.sockets) == 50)
             for sock in dialled:
@@ -362,8 +369,8 @@ def test_an_asked_peer_ends_by_itself_and_leaves_no_file() -> None:
             pid = n1.client.pid
             assert len(DiscoveryDir("r").live()) == 1
             started = time.monotonic()
-            await n1.client.aclose(grace_s=5.0)
-            assert time.monotonic() - started < 2.0
+            await n1.client.aclose(grace_s=QUIT_MARGIN_S)
+            assert time.monotonic() - started < QUIT_MARGIN_S, "nobody had to make it"
             assert not psutil.pid_exists(pid)
             assert not list(DiscoveryDir("r").path.glob("*.json"))
             assert not n1.gone
@@ -390,7 +397,7 @@ def test_a_stopped_peer_does_not_keep_a_worker_that_has_finished() -> None:
             try:
                 for _ in range(100):  # more than the socket holds
                     n1.client.send(local.Farewell("x" * 10_000))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(BOUND_S):
                     await n1.client.release()
             finally:
                 os.kill(n1.client.pid, signal.SIGKILL)
@@ -474,19 +481,28 @@ def test_a_worker_hears_that_a_lost_link_is_there_again(relays: Relays) -> None:
     asyncio.run(scene())
 
 
-def test_candidates_say_for_whom_they_wait_and_give_up_in_the_end() -> None:
+def test_candidates_say_for_whom_they_wait() -> None:
     async def scene() -> None:
-        settings = {"gather": True, "min_members": 3, "start_timeout_s": 3.0}
-        async with workers("n1", "n2", **settings) as nodes:
+        settings = {"gather": True, "min_members": 3, "start_timeout_s": 600.0}
+        async with workers("n1", "n2", **settings):
             await until(lambda: len(DiscoveryDir("r").candidates()) == 2)
             addresses = [entry.address for entry in DiscoveryDir("r").entries()]
-            told = "2 of 3 nodes are here to found the run (n1, n2); giving up after 3 s"
-            async with asyncio.timeout(10.0):
+            told = "2 of 3 nodes are here to found the run (n1, n2); giving up after 600 s"
+            async with asyncio.timeout(BOUND_S):
                 while told not in (why := await why_not(addresses)):
-                    assert "has not found the run yet" in why
+                    pass
+            assert "has not found the run yet" in why
+
+    asyncio.run(scene())
+
+
+def test_candidates_give_up_in_the_end() -> None:
+    async def scene() -> None:
+        settings = {"gather": True, "min_members": 3, "start_timeout_s": 1.0}
+        async with workers("n1", "n2", **settings) as nodes:
             for node in nodes:
                 refused = await node.hear(local.Refused)
-                assert "waited 3 s: " in refused.reason
+                assert "waited 1 s: " in refused.reason
                 assert "CHAOS_START_TIMEOUT" in refused.reason
 
     asyncio.run(scene())
@@ -520,9 +536,9 @@ from lightning_chaos.transport.door import open_door
 peer = start_peer(PeerConfig(run="r", node="n1", linger_s=0.5), open_door("127.0.0.1", 0))
 child = os.fork() if "fork" in sys.argv else 0
 if "fork" in sys.argv and child == 0:
-    time.sleep(30)
+    time.sleep(60)
 print(peer.pid, child, flush=True)
-time.sleep(30)
+time.sleep(60)
 """
 
 
@@ -539,7 +555,7 @@ def test_the_peer_ends_when_its_worker_is_killed(argument: str) -> None:
         asyncio.run(until(lambda: DiscoveryDir("r").live()))
         worker.kill()
         worker.wait()
-        asyncio.run(until(lambda: process_gone(pid), 3.0))
+        asyncio.run(until(lambda: process_gone(pid)))
         assert DiscoveryDir("r").live() == []
     finally:
         worker.stdout.close()

@@ -81,7 +81,8 @@ def test_each_byte_leaves_the_slow_member_about_once(names: str) -> None:
     async def main() -> None:
         async with stage() as s:
             tree, newcomers = state(12 * MB), newcomers_of(s, names)
-            members = members_of(s, tree, [n.node.uid for n in newcomers], rate=12e6)
+            # So slow that it, and not this process, limits them also on a busy machine.
+            members = members_of(s, tree, [n.node.uid for n in newcomers], rate=6e6)
             all_pulled = await asyncio.gather(*(n.pull(members, newcomers) for n in newcomers))
             for pulled in all_pulled:
                 assert_whole(pulled, tree)

@@ -11,6 +11,8 @@ from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.relays import Relays
 
 SLOW_MBIT, MBIT = 2, 40
+DYING_MBIT = 10
+"""Of the one that dies to its fellows: it gives less than they, however long it lives."""
 NEW = ("n3", "n4", "n5")
 
 
@@ -21,6 +23,8 @@ def test_newcomers_take_from_each_other_and_do_without_the_one_that_dies(
     for node in NEW:
         relays.shape(Shape(rate_mbit=MBIT, delay_ms=5), "n1", node)
         relays.shape(Shape(rate_mbit=MBIT, delay_ms=5), "n2", node)
+    for node in NEW[:-1]:
+        relays.shape(Shape(rate_mbit=DYING_MBIT, delay_ms=5), NEW[-1], node)
     run = cluster("--ballast-kb", "12000")
     run.start("n1", env=relays.env_for("n1"))
     run.wait_told("start", "n1")
@@ -29,8 +33,12 @@ def test_newcomers_take_from_each_other_and_do_without_the_one_that_dies(
     for node in NEW:
         run.start(node, env=relays.env_for(node))
     for node in NEW:
-        told = run.wait_told("waiting", node)
-        assert told["reason"].endswith("after n2")
+        run.wait_told_that(
+            lambda e, n=node: (  # type: ignore[misc]
+                (e.node, e.event) == (n, "waiting") and e["reason"].endswith("after n2")
+            ),
+            f"{node} to say that it waits for n2",
+        )
     relays.shape(Shape(delay_ms=5), "n1", "n2")  # n2 has the state soon, and then all come at once
     run.wait_told_that(
         lambda e: e.event == "pulling" and e.node == "n3" and e["per_donor"].get("n5", 0) > 0,

@@ -14,8 +14,9 @@ from lightning_chaos.testing.lab.conditions import Shape
 from lightning_chaos.testing.lab.relays import Relays
 from lightning_chaos.transport.relayed import dialler_for
 
-RATES = {"a": 20e6, "b": 10e6, "c": 5e6}
-TOTAL = 32 * MB
+# So slow that this process is not what limits them, also where it has not a processor for itself.
+RATES = {"a": 10e6, "b": 5e6, "c": 2.5e6}
+TOTAL = 24 * MB
 TREE = state(TOTAL)
 
 
@@ -50,7 +51,7 @@ def test_with_nothing_known_the_transfer_itself_shows_the_rates(relays: Relays) 
         assert share.measured.bytes_per_s == pytest.approx(RATES[share.name], rel=0.15)
         assert share.rtt_s is not None
         assert share.rtt_s >= 0.01
-        assert share.bytes / (TOTAL) == pytest.approx(RATES[share.name] / 35e6, abs=0.05)
+        assert share.bytes / (TOTAL) == pytest.approx(RATES[share.name] / 17.5e6, abs=0.05)
     assert sum(share.planned_bytes for share in pulled.donors) == pytest.approx(TOTAL, rel=0.02)
 
 

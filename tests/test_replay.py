@@ -20,6 +20,7 @@ from lightning_chaos.replay.book import read_book
 from lightning_chaos.skin.chance import begin_chance
 from lightning_chaos.testing.launch import ForkServer
 
+pytestmark = pytest.mark.timeout(120)
 Line = dict[str, Any]
 
 

@@ -5,16 +5,14 @@ Some 15 seconds: rounds take as long as a slow member needs until it has been fo
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, await_text, code_of
+from cluster_fixtures import SCRIPTS, Cluster, MakeCluster, await_text, replayed
 
-from lightning_chaos import cli
 from lightning_chaos.monitor.runlog import LogEvent
 from lightning_chaos.testing.launch import ForkServer
 
@@ -73,8 +71,9 @@ def test_a_slow_member_is_kept_and_shown(paced: MakePaced) -> None:
     assert run.output("a").read_text().count("b is slow") == 1
 
 
+@pytest.mark.timeout(150)
 def test_a_slow_member_takes_fewer_samples_and_a_replay_arrives_at_the_same_state(
-    paced: MakePaced, fork_server: ForkServer, tmp_path: Path
+    paced: MakePaced, fork_server: ForkServer
 ) -> None:
     run = paced("share")
     run.up("a", "b", "c")
@@ -98,15 +97,9 @@ def test_a_slow_member_takes_fewer_samples_and_a_replay_arrives_at_the_same_stat
     assert BATCH in [taken(e)["c"] for e in run.told("round")[-20:]]
     run.finish("b", "c", "d")  # and every sample has counted once
 
-    said = tmp_path / "replay.out"
-    process = fork_server.launch(
-        [cli.__file__, "replay", str(run.log_dir)],
-        env=dict(os.environ),
-        cwd=tmp_path,
-        output=said,
-    )
-    assert code_of(process) == 0, said.read_text()
-    assert "equal, bit for bit" in said.read_text()
+    code, said = replayed(fork_server, run.log_dir)
+    assert code == 0, said
+    assert "equal, bit for bit" in said
 
 
 def test_a_slow_member_stands_by_and_comes_back(paced: MakePaced) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from cluster_fixtures import SCRIPTS, Cluster
+from places import EmptyPlace
 
 from lightning_chaos.monitor.runlog import LogEvent
-from lightning_chaos.rendezvous.doorstep import Doorstep
 from lightning_chaos.testing.launch import ColdStart, Running
 
 COLD_S = 60.0
@@ -38,12 +38,10 @@ class Torchrun:
 
 
 @pytest.fixture
-def addresses() -> list[str]:
-    """Three addresses on this machine that nobody uses."""
-    steps = [Doorstep("127.0.0.1", 0) for _ in range(3)]
-    for step in steps:
-        step.close()
-    return [str(step.address) for step in steps]
+def addresses() -> Iterator[list[str]]:
+    """Three addresses on this machine that nobody uses, and nobody else gets."""
+    with EmptyPlace() as one, EmptyPlace() as two, EmptyPlace() as three:
+        yield [str(place.address) for place in (one, two, three)]
 
 
 def _port(address: str) -> str:
@@ -137,15 +135,17 @@ def _torchrun_is_told_to_end(run: Cluster) -> None:
     assert run.wait_exit("c", LEAVE_S) == 1  # what torchrun itself makes of SIGTERM
     for pid in pids(run, "c"):
         run.wait_gone(pid)
+    run.poll()
     assert len(run.told("leave")) == leaves + 1
 
 
 def _a_worker_is_told_to_end(run: Cluster) -> None:
     os.kill(worker(run, "a"), signal.SIGUSR1)
     assert run.wait_exit("a", LEAVE_S) == 0
-    assert run.told("leave", "a")
     for pid in pids(run, "a"):
         run.wait_gone(pid)
+    run.poll()
+    assert run.told("leave", "a")
 
 
 @pytest.mark.cold

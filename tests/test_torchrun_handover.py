@@ -13,7 +13,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
-from cluster_fixtures import MakeCluster
+from cluster_fixtures import BOUND_S, MakeCluster
+from places import EmptyPlace
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 
 from lightning_chaos import agent
@@ -55,11 +56,10 @@ def _environment() -> Iterator[None]:
 
 
 @pytest.fixture
-def free() -> str:
-    """An address of this machine where nobody is."""
-    step = Doorstep("127.0.0.1", 0)
-    step.close()
-    return str(step.address)
+def free() -> Iterator[str]:
+    """An address of this machine where nobody is, and nobody else comes."""
+    with EmptyPlace() as place:
+        yield str(place.address)
 
 
 # ---- flags -------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_a_worker_ends_with_its_agent_also_if_it_does_not_listen(
             assert worker.stdout is not None
             assert before or worker.stdout.readline() == b"watches\n"
             torchrun.kill()
-            assert worker.wait(10.0) == -signal_
+            assert worker.wait(BOUND_S) == -signal_
 
 
 # ---- the node's place --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from lightning_chaos.errors import WireError
 from lightning_chaos.transport.channel import MAX_MESSAGE_BYTES, Channel
 
-BOUND_S = 5.0
+BOUND_S = 20.0
 
 
 @contextlib.asynccontextmanager
@@ -111,8 +111,7 @@ def test_so_does_what_it_raises_after_the_connection_has_ended() -> None:
         async with channel_and_socket() as (channel, far):
             far.send(framed(b"one"))
             far.close()
-            async with asyncio.timeout(5.0):
-                await channel._over.wait()
+            await channel._over.wait()
             with pytest.raises(WireError, match="not understood"):
                 await channel.listen(take)
 

@@ -20,7 +20,7 @@ from lightning_chaos.worker.node import Node
 from lightning_chaos.worker.settlement import Settled
 from lightning_chaos.worker.turns import Apart, Go, Hold
 
-BOUND_S = 20.0
+BOUND_S = 40.0
 SHARD_BYTES = 64
 Work = Callable[[Node, str], Settled | None]
 
@@ -48,7 +48,10 @@ class Members:
     def __init__(self, names: str) -> None:
         run = uuid.uuid4().hex
         self.nodes = {
-            name: Node(PeerConfig(run, name, min_members=len(names), linger_s=0.0))
+            name: Node(
+                # Other tests take the processors meanwhile: no silence is to cost a seat here.
+                PeerConfig(run, name, min_members=len(names), timeout_s=BOUND_S, linger_s=0.0)
+            )
             for name in names
         }
         self._founded = threading.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from test_collective_links import cluster, in_loop
+from test_collective_links import BOUND_S, cluster, in_loop
 
 from lightning_chaos.monitor.runlog import RunLog
 from lightning_chaos.peer.config import PeerConfig
@@ -34,7 +34,7 @@ def test_the_word_that_the_peer_has_died_is_said_before_the_links_are_closed() -
             wiring = Wiring(
                 dialler=dial_slowly, dial_tls=None, accept_tls=None, rate_bytes_per_s=None
             )
-            config = PeerConfig("run", "me")
+            config = PeerConfig("run", "me", timeout_s=BOUND_S)  # so long the word may take
             with open_door("127.0.0.1", 0) as door:
                 station = Station(config, door, wiring, RunLog(None, "me"), print)
                 station.stand(local.Standing(me, False, view, 0))

@@ -20,6 +20,8 @@ from lightning_chaos.transport.channel import Channel
 from lightning_chaos.transport.door import Kind
 
 _POLL_S = 0.01
+_PARTING_S = 5.0
+"""So long a peer that has closed its channel may take to tell others what is left, and to end."""
 _TERMINATE_S = 2.0
 _KILL_S = 5.0
 _FDS_AT_ONCE = 8
@@ -216,7 +218,7 @@ class PeerClient:
             reason = f"; the worker failed on what it said: {error!r}"
         if self._closed:
             return
-        await self._end_process(grace_s=0.0 if reason else 1.0)
+        await self._end_process(grace_s=0.0 if reason else _PARTING_S)
         if not self._closed:
             self._closed = True
             self._watcher.cancel()

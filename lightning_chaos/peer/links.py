@@ -251,11 +251,13 @@ class Links:
     async def _dial_until(self, member: Member, bound_s: float, retry: bool) -> str | None:
         """Why the member could not be reached within ``bound_s`` seconds, None if linked."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + bound_s
+        deadline, why = loop.time() + bound_s, ""
         while True:
-            why = await self._dial_once(member, max(0.01, deadline - loop.time()))
+            said = await self._dial_once(member, max(0.01, deadline - loop.time()))
             if self._open.get(member.uid):
                 return None
+            if not why or loop.time() < deadline:  # a call cut short says less than one before
+                why = said
             final = _is_gone(member, self._me) or loop.time() + _RETRY_S > deadline
             if final or not retry:
                 return why

@@ -1,8 +1,9 @@
 """The process behind :class:`lightning_chaos.testing.launch.ForkServer`.
 
 Reads one JSON object per line from a socket: a job to fork, answered with ``{"pid"}``, or
-``{"poll": pid}``, answered with ``{"code"}`` (null while it runs).  Ends with its socket and
-then kills what it started; if it is killed itself, the kernel does so (on Linux).
+``{"poll": pid}``, answered with ``{"code"}`` (null while it runs); an answer has the ``number`` of
+its request.  Ends with its socket and then kills what it started; if it is killed itself, the
+kernel does so (on Linux).
 """
 
 from __future__ import annotations
@@ -33,38 +34,38 @@ def main(fd: int) -> list[str] | None:
         None in the server; in each forked process the command (``argv``) it is to run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    running: set[int] = set()
+    codes: dict[int, int | None] = {}  # of processes, None while they run
     with (
         contextlib.suppress(OSError),  # whoever asked is gone
         socket.socket(fileno=fd) as sock,
-        sock.makefile("rw", encoding="utf-8") as stream,
+        sock.makefile("r", encoding="utf-8") as requests,
+        sock.makefile("w", encoding="utf-8") as answers,
     ):
-        while line := stream.readline():
+        while line := requests.readline():
             request = json.loads(line)
             if "poll" in request:
-                answer: dict[str, Any] = {"code": _poll(request["poll"], running)}
+                answer: dict[str, Any] = {"code": _poll(request["poll"], codes)}
             else:
                 server, pid = os.getpid(), os.fork()
                 if pid == 0:
                     _end_with(server)
                     _become(request)
                     return list(request["argv"])
-                running.add(pid)
+                codes[pid] = None
                 answer = {"pid": pid}
-            stream.write(json.dumps(answer) + "\n")
-            stream.flush()
-    for pid in running:
+            answers.write(json.dumps({**answer, "number": request["number"]}) + "\n")
+            answers.flush()
+    for pid in [pid for pid, code in codes.items() if code is None]:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return None
 
 
-def _poll(pid: int, running: set[int]) -> int | None:
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if not done:
-        return None
-    running.discard(pid)
-    return os.waitstatus_to_exitcode(status)
+def _poll(pid: int, codes: dict[int, int | None]) -> int | None:
+    if codes[pid] is None:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        codes[pid] = os.waitstatus_to_exitcode(status) if done else None
+    return codes[pid]
 
 
 def _end_with(server: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -109,8 +110,11 @@ class ForkServer:
             )
         ours.settimeout(REPLY_TIMEOUT_S)
         self._socket = ours
-        self._stream = ours.makefile("rw", encoding="utf-8")
+        # Two: one for both would forget what it has read ahead when it writes.
+        self._requests = ours.makefile("w", encoding="utf-8")
+        self._answers = ours.makefile("r", encoding="utf-8")
         self._lock = threading.Lock()
+        self._numbers = itertools.count()
 
     def launch(
         self,
@@ -138,21 +142,23 @@ class ForkServer:
             RuntimeError: the server is gone.
         """
         with self._lock:
+            number = next(self._numbers)
             try:
-                self._stream.write(json.dumps(request) + "\n")
-                self._stream.flush()
-                answer = self._stream.readline()
+                self._requests.write(json.dumps({**request, "number": number}) + "\n")
+                self._requests.flush()
+                while answer := self._answers.readline():
+                    reply: dict[str, Any] = json.loads(answer)
+                    if reply.pop("number") == number:  # who asked before may have been interrupted
+                        return reply
             except (OSError, ValueError) as error:
                 raise RuntimeError(f"the fork server does not answer: {error}") from error
-        if not answer:
-            raise RuntimeError("the fork server has ended")
-        reply: dict[str, Any] = json.loads(answer)
-        return reply
+        raise RuntimeError("the fork server has ended")
 
     def close(self) -> None:
         """End the server; it kills the processes it started that still run.  Idempotent."""
-        with contextlib.suppress(OSError):  # the server is gone already
-            self._stream.close()
+        for stream in (self._requests, self._answers):
+            with contextlib.suppress(OSError):  # the server is gone already
+                stream.close()
         self._socket.close()
         try:
             self._process.wait(CLOSE_TIMEOUT_S)
