@@ -173,8 +173,7 @@ def only_what_nobody_holds_is_done_again(run: Cluster, relays: Relays) -> None:
     this.contribute()
     this.arrived(2, [("n3", "n1"), ("n4", "n1"), ("n3", "n4"), ("n4", "n3"), ("n3", "n2")])
     # One order, for both directions: a second would also reset the calls that the first has caused.
-    relays.cut_one_way("n1", "n2", Cut.RESET)
-    relays.heal("n1", "n2")
+    relays.reset_one_way("n1", "n2")
     end = this.end(*NODES)
     assert all(end.stepped[node] > end.frozen[node] for node in NODES)
     assert (end.epoch, len(end.members)) == (this.epoch, 4)

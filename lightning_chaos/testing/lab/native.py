@@ -114,16 +114,18 @@ class Native:
         if message:
             self.ask(message)
 
-    def ask(self, message: str) -> str:
-        """Its answer.
+    def ask(self, *messages: str) -> str:
+        """Its answer to the last; all are under way before the first is answered.
 
         Raises:
             LabError: see :meth:`obey`.
         """
         with self._lock:
             try:
-                self._socket.send(message.encode())
-                answer = self._socket.recv(_ANSWER_BYTES).decode()
+                for message in messages:
+                    self._socket.send(message.encode())
+                for _ in messages:
+                    answer = self._socket.recv(_ANSWER_BYTES).decode()
             except OSError as error:
                 raise LabError(f"the lab's {self._name} does not answer: {error}") from error
         if not answer:

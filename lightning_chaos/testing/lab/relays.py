@@ -87,6 +87,15 @@ class Relays(Network):
         """Cut links from ``source`` to ``target`` alone."""
         self._say("cut", source, target, str(_CUTS.index(how)))
 
+    def reset_one_way(self, source: str, target: str) -> None:
+        """Reset what is carried between them now; both ways carry what is called for afterwards.
+
+        However busy this process is, that takes no time in which a call could be refused.
+        """
+        reset, carry = (str(_CUTS.index(how)) for how in (Cut.RESET, Cut.NONE))
+        heal = ("\t".join(("cut", *way, carry)) for way in ((source, target), (target, source)))
+        self._process.ask("\t".join(("cut", source, target, reset)), "\n".join(heal))
+
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
         """What is said inside takes effect at its end, all in one moment.
