@@ -12,8 +12,8 @@ from lightning_chaos.transport.packets import PacketSocket
 from lightning_chaos.transport.train import TRAIN_WRITE_BYTES
 
 PIECE_BYTES = 256 << 10
-"""Handed to the socket at once.  What it does not take at once asyncio keeps: a copy, or from Python
-3.12 on the piece itself, which holds its value until it is received."""
+"""Handed to the socket at once.  What it does not take at once asyncio keeps: a copy, or from
+Python 3.12 on the piece itself, which holds its value until it is received."""
 PACED_PIECE_BYTES = 32 << 10
 SHORTEST_WAIT_S = 0.0005
 

@@ -25,7 +25,6 @@ from lightning_chaos.errors import ChaosError, OperationMismatch
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import OpId
 from lightning_chaos.worker.allowance import Allowance
-from lightning_chaos.worker.awake import Awake
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.turns import Outcome
@@ -221,15 +220,13 @@ class Operations:
 
     async def _watch(self, label: str) -> None:
         """Show a long wait, and tell the peer who causes it."""
-        shown, awake = 0.0, Awake(LATE_CHECK_S)
+        shown = 0.0
         while True:
-            due = time.monotonic() + LATE_CHECK_S
             await asyncio.sleep(LATE_CHECK_S)
             late = self._exchange.late()
             if late is None:
                 continue
-            op, waited_s, owing = late
-            seconds = awake.seconds(waited_s, time.monotonic() - due)
+            op, seconds, owing = late
             if seconds - shown >= SHOW_WAIT_S:
                 shown = seconds
                 names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
