@@ -214,6 +214,8 @@ def test_a_link_that_cannot_be_dialled_again_is_reported_by_both_sides() -> None
         async with peers("a", "b") as (a, b):
             a.links.connect(b.me)
             await until(lambda: bool(a.events) and bool(b.events))
+            # A link that is lost before that is dialled on and on for as long as a new one.
+            await until(lambda: not a.links._dialling)
             b.shut_door()
             started = time.monotonic()
             a.cut()
