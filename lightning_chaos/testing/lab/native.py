@@ -124,15 +124,15 @@ class Native:
             try:
                 for message in messages:
                     self._socket.send(message.encode())
-                for _ in messages:
-                    answer = self._socket.recv(_ANSWER_BYTES).decode()
+                answers = [self._socket.recv(_ANSWER_BYTES).decode() for _ in messages]
             except OSError as error:
                 raise LabError(f"the lab's {self._name} does not answer: {error}") from error
-        if not answer:
-            raise LabError(f"the lab's {self._name} has ended; see what it printed")
-        if answer.startswith("not understood"):
-            raise LabError(f"the lab's {self._name}: {answer}")
-        return answer
+        for answer in answers:
+            if not answer:
+                raise LabError(f"the lab's {self._name} has ended; see what it printed")
+            if answer.startswith("not understood"):
+                raise LabError(f"the lab's {self._name}: {answer}")
+        return answers[-1]
 
     def close(self) -> None:
         """End the process.  Idempotent."""

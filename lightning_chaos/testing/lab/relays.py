@@ -88,7 +88,7 @@ class Relays(Network):
         self._say("cut", source, target, str(_CUTS.index(how)))
 
     def reset_one_way(self, source: str, target: str) -> None:
-        """Reset what is carried between them now; both ways carry what is called for afterwards.
+        """Reset what goes from one to the other now; both ways carry what is called for afterwards.
 
         However busy this process is, that takes no time in which a call could be refused.
         """
