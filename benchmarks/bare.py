@@ -81,10 +81,9 @@ class Process:
             b"lost": Unreachable(7, (member(ENDS[0]).uid,)),
             b"back": Unreachable(7, ()),
         }
-        request = requests[what]
-        for place in range(MEMBERS):
+        for place in range(1 if what in (b"lost", b"back") else MEMBERS):
             if place != self._place:
-                self._links[place].send(encode(request))
+                self._links[place].send(encode(requests[what]))
 
     def _hear(self, sender: int, data: bytes) -> None:
         match message := decode(data):

@@ -65,11 +65,11 @@ class IdleWorker:
         match message:
             case local.Standing(view=view) | local.Install(view=view):
                 self.view, self.heard_at = view, time.perf_counter()
+                self._news.set()
             case local.NoLink():
                 self.noticed_at = time.perf_counter()
             case local.Freeze(ballot=ballot):
                 self.say(local.Frozen(ballot, IDLE))
-        self._news.set()
 
     def say(self, message: local.Local) -> None:
         assert self._client is not None
@@ -140,7 +140,7 @@ class IdlePeers:
         """Seconds from the first peer that notices what was done to a link to the COMMIT at all."""
         before = max(worker.epoch for worker in self._workers)
         begun, busy_s = time.perf_counter(), self._processor_s()
-        act()
+        await asyncio.to_thread(act)  # it waits for the relays, and this loop is to hear meanwhile
         for worker in self._workers:
             await worker.until(lambda w=worker: w.epoch > before)  # type: ignore[misc]
         self.busy_s = self._processor_s() - busy_s

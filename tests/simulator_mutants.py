@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Mapping, Set
+from typing import Any
 
 import msgspec
 import pytest
@@ -84,8 +85,8 @@ def a_silent_member_counts_as_dead(patch: Patch) -> None:
     """Whoever has said nothing for a timeout votes no more."""
     right = Evidence.tick
 
-    def tick(self: Evidence, now: float, watched: Iterable[Uid]) -> list[Uid]:
-        fresh = right(self, now, watched)
+    def tick(self: Evidence, now: float, *rest: Any) -> list[Uid]:
+        fresh = right(self, now, *rest)
         for uid in fresh:
             self.declare_dead(uid, "silent")
         return fresh
@@ -211,8 +212,11 @@ def one_end_of_a_link_costs_the_other_its_seat(patch: Patch) -> None:
     """Leave out whoever one member says it has no link to."""
     right = Evidence._apart
 
-    def apart(self: Evidence, now: float, uids: Set[Uid], missing: Collection[Pair]) -> Set[Uid]:
-        return right(self, now, uids, missing) | (uids & self._denied.keys() - {self._me})
+    def apart(
+        self: Evidence, now: float, uids: Set[Uid], missing: Collection[Pair], first: Uid
+    ) -> Set[Uid]:
+        found = right(self, now, uids, missing, first)
+        return found | (uids & self._denied.keys() - {self._me, first})
 
     patch.setattr(Evidence, "_apart", apart)
 

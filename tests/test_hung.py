@@ -69,7 +69,8 @@ def test_a_machine_that_sleeps_costs_none_of_its_nodes_the_seat(cluster: MakeClu
     for node in "abc":
         run.resume(node)
     run.wait_rounds(10)
-    assert len(run.told("view")) == seats
+    views = run.told("view")
+    assert len(views) == seats, views[seats:]
     run.finish("a", "b", "c")
 
 

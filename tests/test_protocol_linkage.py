@@ -25,6 +25,8 @@ class Lost:
     def __init__(self, times: int) -> None:
         timeouts = Timeouts(TIMEOUT_S)
         self.linkage, self.evidence = Linkage(timeouts), Evidence(UIDS[0], timeouts)
+        for uid in LINK:
+            self.evidence.spoke(uid)
         for _ in range(times):
             self.linkage.installed(100.0, WITHOUT, WHOLE)
 
@@ -54,6 +56,17 @@ def test_a_link_that_is_denied_meanwhile_must_be_calm_anew() -> None:
     link.works(100.9)
     assert not link.is_back(101.8)
     assert link.is_back(101.9)
+
+
+def test_it_is_not_back_before_both_ends_have_spoken_to_whoever_leads_now() -> None:
+    link = Lost(1)
+    link.works(100.0)
+    link.evidence.lead_changed()
+    assert not link.is_back(101.0)
+    link.evidence.spoke(LINK[0])
+    assert not link.is_back(101.0)
+    link.evidence.spoke(LINK[1])
+    assert link.is_back(101.2)
 
 
 def test_what_has_not_been_lost_for_long_starts_anew() -> None:

@@ -6,6 +6,7 @@ seeds break nothing otherwise (``test_simulator_seeds``).
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -65,8 +66,8 @@ NAMED: dict[str, Mutant] = {
 SHOWN: dict[Mutant, list[Case]] = {
     mutants.the_quorum_is_not_checked: cases(draw, 1),
     mutants.a_promise_is_forgotten: cases(draw_short, 11),
-    mutants.not_all_members_of_the_new_view_have_agreed: cases(draw_short, 4),
-    mutants.an_older_epoch_is_accepted: cases(draw, 345),
+    mutants.not_all_members_of_the_new_view_have_agreed: cases(draw_short, 200),
+    mutants.an_older_epoch_is_accepted: cases(draw, 640),
     mutants.a_ballot_is_reused: cases(draw, 1),
     mutants.a_silent_member_counts_as_dead: cases(draw, 20),
     mutants.a_refusing_member_counts_as_dead: cases(draw, 1),
@@ -91,9 +92,12 @@ SHOWN: dict[Mutant, list[Case]] = {
 
 
 def is_caught(mutant: Mutant, patch: pytest.MonkeyPatch) -> bool:
-    """Some run breaks a promise."""
+    """Some run breaks a promise; an error of Python, as in the mutant itself, shows nothing."""
     mutant(patch)
-    return any(simulate(case, story=False).problem for case in SHOWN[mutant])
+    problems = (simulate(case, story=False).problem for case in SHOWN[mutant])
+    first = next(filter(None, problems), "")
+    assert not hasattr(builtins, first.partition(":")[0]), first
+    return bool(first)
 
 
 @pytest.mark.parametrize("name", NAMED)

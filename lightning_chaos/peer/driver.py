@@ -109,6 +109,7 @@ class Driver:
             guarded=config.gather and not config.peers,
         )
         self._events: deque[Event] = deque()
+        self._lines: deque[Log] = deque()
         self._stepping = False
         self._over = asyncio.Event()
         self._planner = Planner(self._feed)
@@ -177,10 +178,10 @@ class Driver:
         self._stepping = True
         try:
             while self._events and not self._over.is_set():
-                actions = self._membership.step(self._clock(), self._events.popleft())
-                # Nobody waits for what is only written down.
-                for action in sorted(actions, key=_is_log):
-                    self._do(action)
+                self._membership.take(self._clock(), self._events.popleft(), self._do)
+                while self._lines:  # nobody waits for what is only written down
+                    line = self._lines.popleft()
+                    _logger.log(_LEVELS[line.level], "%s", line.text)
         finally:
             self._stepping = False
         self._quest.stepped()
@@ -205,8 +206,8 @@ class Driver:
                     self._quest.hide()
             case Replan():
                 self._planner.ask(action)
-            case Log(level=level, text=text):
-                _logger.log(_LEVELS[level], "%s", text)
+            case Log():
+                self._lines.append(action)
             case Quit(reason=reason):
                 _logger.debug("the peer ends: %s", reason)
                 self._over.set()
@@ -256,10 +257,6 @@ class Driver:
             self._feed(ProcessGone(uid))
         up = self._links.up
         self._housemates.keep_only(lambda uid: uid in up or self._in_view(uid))
-
-
-def _is_log(action: Action) -> bool:
-    return isinstance(action, Log)
 
 
 def _let_go_of_output() -> None:

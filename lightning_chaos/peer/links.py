@@ -42,7 +42,7 @@ class Links:
         timeout_of: how long a member is dialled before it is reported unlinked, seconds; half
             of that when a link was up before.
         emit: takes Linked, Unlinked and Heard; never called from within :meth:`connect`,
-            :meth:`send`, :meth:`redial` or :meth:`hang_up`.
+            :meth:`send` or :meth:`hang_up`.
         in_view: whether an incarnation is in the view, as member or learner.
         spawn: starts a task whose failure ends the process.
     """
@@ -86,9 +86,8 @@ class Links:
             return
         self._wanted[member.uid] = member
         if not self._open.get(member.uid) and member.uid not in self._dialling:
-            self._dial_soon(
-                member, self._timeout_of(member.uid), "it was never reached", retry=True
-            )
+            bound_s = self._timeout_of(member.uid)
+            self._dial_soon(member, bound_s, "it was never reached", retry=True)
 
     def send(self, to: Uid, message: Message) -> None:
         """Send on the oldest connection that is alive.
@@ -216,8 +215,7 @@ class Links:
     # ---- dialling --------------------------------------------------------------------------
 
     def _dial_soon(self, member: Member, bound_s: float, reason: str, *, retry: bool) -> None:
-        hold = self._hold(member, bound_s, reason, retry)
-        self._dialling[member.uid] = self._start(hold)
+        self._dialling[member.uid] = self._start(self._hold(member, bound_s, reason, retry))
 
     async def _hold(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
         try:
@@ -230,8 +228,8 @@ class Links:
     async def _dial_on(self, member: Member, bound_s: float, reason: str, retry: bool) -> None:
         """Dial until linked; past the bound say that it is not, and go on while it is in view."""
         why = await self._dial_until(member, bound_s, retry)
-        if why is None:
-            return
+        if why is None or self._dialling.get(member.uid) is not asyncio.current_task():
+            return  # in the last case it has been hung up on
         self._report_down(member.uid, f"{reason}; {why}")
         patience = 1
         while self._in_view(member.uid) and not _is_gone(member, self._me):
@@ -258,30 +256,32 @@ class Links:
                 return None
             if not why or loop.time() < deadline:  # a call cut short says less than one before
                 why = said
-            final = _is_gone(member, self._me) or loop.time() + _RETRY_S > deadline
-            if final or not retry:
+            if not retry or loop.time() + _RETRY_S > deadline or _is_gone(member, self._me):
                 return why
             await asyncio.sleep(_RETRY_S)
 
     async def _dial_once(self, member: Member, bound_s: float) -> str:
         """Dial, but wait no longer than its process lives if this machine can tell."""
-        address = Address(member.host, member.port)
-        attempt = asyncio.ensure_future(self.meet(address, bound_s))
-        poll_s = _GONE_POLL_S if member.machine == self._me.machine else None
+        loop, address, over = asyncio.get_running_loop(), Address(member.host, member.port), False
+
+        def look() -> None:
+            if not over and _is_gone(member, self._me):
+                lives.reschedule(loop.time())
+            elif not over and member.machine == self._me.machine:
+                loop.call_later(_GONE_POLL_S, look)
+
         try:
-            while not attempt.done():
-                if _is_gone(member, self._me):
-                    return "its process is gone"
-                await asyncio.wait({attempt}, timeout=poll_s)
-            found = attempt.result()
+            async with asyncio.timeout(None) as lives:
+                look()
+                found = await self.meet(address, bound_s)
             return f"{address} is now {found.uid}"
-        except AddressError as error:
-            return str(error)
         except (OSError, ChaosError) as error:
-            return f"dialling {address}: {in_words(error)}"
+            if lives.expired():
+                return "its process is gone"
+            said = in_words(error)
+            return said if isinstance(error, AddressError) else f"dialling {address}: {said}"
         finally:
-            attempt.cancel()
-            await asyncio.wait({attempt})
+            over = True
 
     def _report_down(self, uid: Uid, reason: str) -> None:
         if not self._open.get(uid):

@@ -121,8 +121,8 @@ class ReducePlan(msgspec.Struct, frozen=True, array_like=True, dict=True):
                 it adds up none.
         """
         roots = [rank for rank, share in enumerate(shares) if share]
-        trees = tuple(Tree(rank) for rank in roots)
-        return cls(len(shares), Tree(0), 0, trees, tuple(shares[rank] for rank in roots))
+        trees = tuple(map(Tree, roots))
+        return cls(len(shares), Tree(0), 0, trees, tuple(filter(None, shares)))
 
     @cached_property
     def mark(self) -> int:
@@ -143,16 +143,16 @@ class ReducePlan(msgspec.Struct, frozen=True, array_like=True, dict=True):
             return f"plan has {len(self.trees)} trees and {len(self.shares)} shares"
         if min(self.shares) <= 0 or self.small_bytes < 0:
             return "shares of a plan must be positive, and small_bytes not negative"
-        dead = set(pairs_of(members, missing))
+        dead = {way for a, b in pairs_of(members, missing) for way in ((a, b), (b, a))}
         for name, tree in (("quick", self.quick), *enumerate(self.trees)):
             if fault := tree.fault(len(members)):
                 return f"tree {name} of the plan is none: {fault}"
-            links = tree.links(len(members)) if dead else []
-            for a, b in ((min(link), max(link)) for link in links):
-                if (a, b) in dead:
+            for link in tree.links(len(members)) if dead else ():
+                if link in dead:
+                    a, b = (members[rank] for rank in sorted(link))
                     return (
-                        f"tree {name} of the plan uses the link between {members[a]} and "
-                        f"{members[b]}, which is not there"
+                        f"tree {name} of the plan uses the link between {a} and {b}, "
+                        "which is not there"
                     )
         return None
 
@@ -160,5 +160,9 @@ class ReducePlan(msgspec.Struct, frozen=True, array_like=True, dict=True):
 def pairs_of(members: Sequence[str], pairs: Iterable[Pair]) -> list[tuple[int, int]]:
     """Ranks of these pairs, smaller first, each once and in order, without strangers."""
     ranks = {name: rank for rank, name in enumerate(members)}
-    found = {tuple(sorted(ranks[name] for name in pair if name in ranks)) for pair in pairs}
-    return sorted((pair[0], pair[1]) for pair in found if len(pair) == 2)
+    found = set()
+    for pair in pairs:
+        ends = [ranks[name] for name in pair if name in ranks]
+        if len(ends) == 2:
+            found.add((min(ends), max(ends)))
+    return sorted(found)

@@ -131,21 +131,24 @@ class Agreement:
         stays_frozen = standing.acceptor.frozen and not recovered
         self._settled = self._freezes
         standing.acceptor.installed(view.epoch)
+        reason = commit.proposal.reason
+        since = f" from round {view.switch}" if commit.proposal.planned else ""
+        standing.log(f"epoch {view.epoch}{since}: {_names(view)} ({reason})")
+        entered = self._enter(view, commit)  # the worker waits; the rest is for this peer alone
         self.lead.installed(standing.now, view, old)
         self.survey.installed(view)
         self._requests.installed(view, old, recovered=recovered)
         if stays_frozen or standing.acceptor.frozen:
             # For a change that came to nothing, or a later one that most likely will.
             self._requests.flush("a worker was frozen for a change that came to nothing")
-        standing.said_unreachable = self._known_to_all(view, old)
+        if view.uids[0] != old.uids[0]:
+            standing.evidence.lead_changed()
+        standing.said_unreachable = self._known_to_lead(view, old)
         within = (*view.everybody, *self._requests.leavers)
         standing.evidence.keep_only(within)
         standing.routes.keep_only(within)
         standing.forget_strangers()
-        reason = commit.proposal.reason
-        since = f" from round {view.switch}" if commit.proposal.planned else ""
-        standing.log(f"epoch {view.epoch}{since}: {_names(view)} ({reason})")
-        if self._enter(view, commit):
+        if entered:
             if standing.acceptor.frozen:
                 # A later change that it was frozen for may be committed: what it reported holds.
                 self._freeze(standing.acceptor.promised)
@@ -212,10 +215,10 @@ class Agreement:
     # ---- leading ---------------------------------------------------------------------------
 
     def say_unreachable(self, view: View) -> None:
-        """Tell everybody to whom this peer has no link, when that changes.
+        """Tell the lead, and who would lead next, to whom this peer has no link, when that changes.
 
-        One whose link has just been lost is told through others only if it leads: it notices
-        itself, or is dead, and hears it with the next heartbeat.
+        The others hear it with the next heartbeat; but if it is the lead, perhaps one of them must
+        lead now: then all are told at once, and the lead through them.
         """
         standing = self._standing
         uids = view.everybody
@@ -224,8 +227,8 @@ class Agreement:
         if mine == before:
             return
         standing.said_unreachable = mine
-        later = {u for u in mine if u not in self._told and not standing.routes.direct(u)}
-        later.discard(view.uids[0])
+        lead = view.uids[0]
+        later = {u for u in mine if u not in self._told and not standing.routes.direct(u)} - {lead}
         if mine != self._told:
             reasons = {uid: standing.evidence.why(uid) for uid in mine}
             for uid in mine:
@@ -236,12 +239,15 @@ class Agreement:
         standing.evidence.others_say(standing.now, standing.me.uid, mine)
         if mine or before:
             said = Unreachable(view.epoch, mine)
-            for uid in uids:
-                if uid != standing.me.uid and uid not in later:
+            me, direct = standing.me.uid, standing.routes.direct
+            near = [uid for uid in view.uids if uid == me or direct(uid)][:2]
+            all_hear = lead in mine or lead in (before or ())
+            for uid in uids if all_hear else dict.fromkeys((lead, *near)):
+                if uid != me and uid not in later:
                     standing.send(uid, said)
 
-    def _known_to_all(self, view: View, old: View) -> tuple[Uid, ...] | None:
-        """What was said under the last view, if this one shows that it was heard."""
+    def _known_to_lead(self, view: View, old: View) -> tuple[Uid, ...] | None:
+        """What was said under the last view, if this one shows that its lead had heard it."""
         standing = self._standing
         said, me = standing.said_unreachable, standing.me.uid
         if said is None or not view.everybody <= old.everybody:

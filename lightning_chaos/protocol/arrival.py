@@ -62,7 +62,7 @@ class Arrival:
         """A link came up."""
         standing = self._standing
         if standing.role is Role.SEARCHING and member.port != 0:
-            standing.out += self._founding.met(member)
+            standing.do_all(self._founding.met(member))
             if self._min_members > 1:
                 self._introduce(member)
 
@@ -80,17 +80,17 @@ class Arrival:
         standing = self._standing
         if standing.role is Role.SEARCHING:
             new = (m for m in members if m.uid not in standing.linked and m.uid != standing.me.uid)
-            standing.out += [Connect(member) for member in new]
+            standing.do_all(Connect(member) for member in new)
 
     def lost(self, uid: Uid) -> None:
         """A link went down."""
         if self._standing.role is Role.SEARCHING:
-            self._standing.out += self._founding.lost(uid)
+            self._standing.do_all(self._founding.lost(uid))
 
     def heard(self, sender: Uid, message: Offer | Accept | Withdraw) -> None:
         """Another candidate speaks."""
         if self._standing.role is Role.SEARCHING:
-            self._standing.out += self._founding.heard(sender, message)
+            self._standing.do_all(self._founding.heard(sender, message))
 
     @property
     def acceptors(self) -> frozenset[Uid]:
@@ -136,10 +136,10 @@ class Arrival:
             # Whoever is linked is of the run and will tell its view; if not, that is a problem.
             self._problem_at = standing.now + PATIENCE * standing.timeout_s
         else:
-            standing.out += self._founding.open()
+            standing.do_all(self._founding.open())
 
     def check(self) -> None:
-        """After every event: this candidate may have won."""
+        """This candidate may have won."""
         if self._standing.role is Role.SEARCHING and self._founding.won and not self._guarded:
             self._found()
 
@@ -155,7 +155,7 @@ class Arrival:
         standing = self._standing
         if standing.now - self._asked_at >= standing.timeout_s:
             self._asked_at = standing.now
-            standing.out += self._founding.again()
+            standing.do_all(self._founding.again())
             for uid, status in standing.statuses.items():
                 if status.epoch > 0:
                     standing.send(uid, AskCommit(status.epoch))

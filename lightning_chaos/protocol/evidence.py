@@ -32,10 +32,20 @@ class Evidence:
         self._says: dict[Uid, dict[Uid, float]] = {}
         self._denied: dict[Uid, dict[Uid, float]] = {}
         """The same, by whom it is said of; who said it first comes first."""
+        self._spoke = {me}
+        """Who has said anything of its links since this lead leads."""
         self.dead: dict[Uid, str] = {}
         """Incarnations that vote no more, and how that is known."""
         self.changes = 0
         """Grows whenever a link or somebody's word of links has changed, or somebody died."""
+        self._lost: dict[tuple[Uid, ...], frozenset[Pair]] = {}
+        self._cut_off: dict[tuple[Uid, ...], tuple[Collection[Pair], Set[Uid]]] = {}
+        """What was found since the last change, where it does not depend on the time."""
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self._lost.clear()
+        self._cut_off.clear()
 
     # ---- what was seen ---------------------------------------------------------------------
 
@@ -44,7 +54,7 @@ class Evidence:
         self._heard_at[uid] = now
         if uid in self._silent:
             self._silent.remove(uid)
-            self.changes += 1
+            self._changed()
         self.carried(now, uid)
 
     def carried(self, now: float, uid: Uid) -> None:
@@ -54,14 +64,14 @@ class Evidence:
     def linked(self, now: float, uid: Uid) -> None:
         """A control connection to it is up."""
         self._broken.pop(uid, None)
-        self.changes += 1
+        self._changed()
         self.heard(now, uid)
 
     def unlinked(self, uid: Uid, reason: str) -> None:
         """No control connection to it is left."""
         self._broken[uid] = reason
         self._heard_at.pop(uid, None)
-        self.changes += 1
+        self._changed()
 
     def forget(self, uid: Uid) -> None:
         """Nobody will ask for it any more."""
@@ -69,7 +79,8 @@ class Evidence:
         self._alive_at.pop(uid, None)
         self._broken.pop(uid, None)
         self._silent.discard(uid)
-        self.changes += 1
+        self._spoke.discard(uid)
+        self._changed()
 
     def no_data(self, uid: Uid, reason: str) -> None:
         """This node's worker has no data link to it, until it says otherwise."""
@@ -87,8 +98,7 @@ class Evidence:
     def settle(self, missing: Collection[Pair]) -> None:
         """The worker makes progress again: its complaints are void.
 
-        But for those over whose link it makes none, as the view has given it up: that link must
-        be made anew first.
+        But for those over a link that the view has given up: that must be made anew first.
         """
         if self._complaints:
             kept = {b if a == self._me else a for a, b in missing if self._me in (a, b)}
@@ -99,7 +109,7 @@ class Evidence:
         if uid in self.dead:
             return
         self.dead[uid] = reason
-        self.changes += 1
+        self._changed()
         if len(self.dead) > MOST_DEAD:
             del self.dead[next(iter(self.dead))]
 
@@ -108,12 +118,20 @@ class Evidence:
         before = self._says.get(reporter, {})
         if self.told(reporter, uids):
             return
-        self.changes += 1
+        self._changed()
         for uid in before.keys() - set(uids):
             self._take_back(reporter, uid)
         self._says[reporter] = {uid: before.get(uid, now) for uid in uids}
         for uid in uids:
             self._denied.setdefault(uid, {}).setdefault(reporter, now)
+
+    def spoke(self, reporter: Uid) -> None:
+        """What it has said of its links holds: whoever leads is told at once what changes."""
+        self._spoke.add(reporter)
+
+    def lead_changed(self) -> None:
+        """Who leads from now on may not have been told at once what has changed."""
+        self._spoke = {self._me}
 
     def _take_back(self, reporter: Uid, uid: Uid) -> None:
         del self._denied[uid][reporter]
@@ -139,7 +157,7 @@ class Evidence:
                 continue
             if now - at > self._timeouts.of(uid):
                 self._silent.add(uid)
-                self.changes += 1
+                self._changed()
                 fresh.append(uid)
         return fresh
 
@@ -151,7 +169,8 @@ class Evidence:
         self._complaints = {u: r for u, r in self._complaints.items() if u in known}
         self._alive_at = {u: at for u, at in self._alive_at.items() if u in known}
         self._silent &= known
-        self.changes += 1
+        self._spoke &= {*known, self._me}
+        self._changed()
         for reporter in self._says.keys() - known:
             for uid in self._says.pop(reporter):
                 self._take_back(reporter, uid)
@@ -201,15 +220,19 @@ class Evidence:
         a, b = pair
         return self.says(a, b) or self.says(b, a)
 
+    def vouched(self, pair: Pair) -> bool:
+        """Both ends have spoken, and neither denies it."""
+        return self._spoke.issuperset(pair) and not self.denied(pair)
+
     def confirmed(self, now: float, uids: Set[Uid]) -> frozenset[Pair]:
         """Lost links between two that live: both say so, or one for a while.
 
         The end that says nothing may be dead, or about to say it; so it counts only if it was
         heard a good while later, on whatever path, or if that has lasted longer than a timeout.
         """
-        if not self._denied:
-            return frozenset()
-        found = set()
+        if not self._denied or (key := tuple(uids)) in self._lost:
+            return self._lost[key] if self._denied else frozenset()
+        found, lasting = set(), True
         for b, deniers in self._denied.items():
             if b not in uids or b in self.dead:
                 continue
@@ -217,11 +240,15 @@ class Evidence:
             heard = now if b == self._me else self._alive_at.get(b, 0.0)
             oldest = next(iter(deniers.values()))
             if not answers and not self._lasts(now, oldest, heard):
+                lasting = False
                 continue
             for a, since in deniers.items():
+                lasting = lasting and a in answers
                 lives = a in answers or self._lasts(now, since, heard)
                 if lives and a in uids and a not in self.dead:
                     found.add(pair_of(a, b))
+        if lasting:
+            self._lost[key] = frozenset(found)
         return frozenset(found)
 
     def _lasts(self, now: float, since: float, heard: float) -> bool:
@@ -254,14 +281,20 @@ class Evidence:
         """Those of them to whom no path leads from the first."""
         if not (self._denied or self.dead):
             return frozenset()
+        key = (first, *uids)
+        if key in self._cut_off and self._cut_off[key][0] is missing:
+            return self._cut_off[key][1]
         dead = uids & self.dead.keys()
         here: Set[Uid] = uids - dead if dead else uids
         denied: dict[Uid, Set[Uid]] = {uid: by.keys() for uid, by in self._denied.items()}
         apart = unreached(first, here, denied)
         # Where a view splits, links between its sides are as many as pairs, and change nothing.
-        lost = {p for p in missing if self.denied(p)}
-        lost |= self.confirmed(now, here - apart if apart else here)
+        rest = here - apart if apart else here
+        lost = self.confirmed(now, rest) | {p for p in missing if self.denied(p)}
         if lost:
             blocked = {b: by | denied.get(b, frozenset()) for b, by in partners(lost).items()}
             apart = unreached(first, here, denied | blocked)
-        return dead | apart
+        found = dead | apart
+        if not self._denied or tuple(rest) in self._lost:
+            self._cut_off[key] = missing, found
+        return found

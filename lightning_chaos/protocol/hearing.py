@@ -73,8 +73,10 @@ class Hearing:
         if before is None or self._evidence.silent(sender) or message.epoch != view.epoch:
             return False
         standing.statuses[sender] = message
-        same = (before.epoch, before.finished) == (message.epoch, message.finished)
-        return same and self._evidence.told(sender, message.unreachable)
+        if not self._evidence.told(sender, message.unreachable):
+            return False
+        self._evidence.spoke(sender)
+        return (before.epoch, before.finished) == (message.epoch, message.finished)
 
     def hear(self, sender: Uid, message: AnyMessage) -> None:
         """Give it to the part that it is for."""
@@ -196,6 +198,7 @@ class Hearing:
     def _on_unreachable(self, sender: Uid, epoch: int, uids: tuple[Uid, ...]) -> None:
         view = self._standing.view
         if view is not None and epoch == view.epoch:
+            self._evidence.spoke(sender)
             self._evidence.others_say(self._standing.now, sender, uids)
 
     def _on_commit(self, sender: Uid, commit: Commit) -> None:
@@ -203,7 +206,14 @@ class Hearing:
         if self._standing.view is None or (self._standing.foreign(view) and not self._admits(view)):
             self._arrival.news(sender, view)
         else:
-            self._agreement.install(commit)
+            self._agreement.install(self._as_agreed(commit))
+
+    def _as_agreed(self, commit: Commit) -> Commit:
+        """The same, with the view that was agreed to: what follows from it is worked out."""
+        for proposal in self._standing.acceptor.acked:
+            if proposal == commit.proposal:
+                return msgspec.structs.replace(commit, proposal=proposal)
+        return commit
 
     def _admits(self, view: View) -> bool:
         """A view of another lineage that gives this newcomer a place."""

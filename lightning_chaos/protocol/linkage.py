@@ -52,7 +52,7 @@ class Linkage:
         self._pasts = {pair: p for pair, p in self._pasts.items() if known.issuperset(pair)}
 
     def watch(self, now: float, view: View, evidence: Evidence) -> None:
-        """Look which of the links that are missing work; to be called after every event."""
+        """Look which of the links that are missing work; to be called often."""
         for pair in view.missing:
             past = self._pasts.setdefault(pair, _Past())
             if evidence.denied(pair):
@@ -72,7 +72,7 @@ class Linkage:
         return frozenset(
             pair
             for pair in view.missing
-            if not evidence.denied(pair) and self._calm(now, self._pasts.get(pair))
+            if evidence.vouched(pair) and self._calm(now, self._pasts.get(pair))
         )
 
     def _calm(self, now: float, past: _Past | None) -> bool:

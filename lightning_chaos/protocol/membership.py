@@ -1,6 +1,6 @@
 """The state machine of one peer: events in, actions out (design §4).
 
-Everything that happens to one incarnation of a node goes through :meth:`Membership.step`.  It
+Everything that happens to one incarnation of a node goes through :meth:`Membership.take`.  It
 hands events, and what others say (:mod:`hearing`), to the parts, which share a
 :class:`~.standing.Standing`: how it gets to know the run (:mod:`arrival`), what it asks for
 (:mod:`requests`), how views change (:mod:`agreement`) and what its worker may do
@@ -13,7 +13,7 @@ and what frozen workers do next (:mod:`flush`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.agreement import Agreement
@@ -34,7 +34,14 @@ from lightning_chaos.protocol.events import (
     WorkerGone,
 )
 from lightning_chaos.protocol.hearing import Hearing
-from lightning_chaos.protocol.messages import AnyMessage, LastWord, Status, ViewNews
+from lightning_chaos.protocol.messages import (
+    Ack,
+    AnyMessage,
+    LastWord,
+    Prepare,
+    Status,
+    ViewNews,
+)
 from lightning_chaos.protocol.permits import Permits
 from lightning_chaos.protocol.requests import Requests
 from lightning_chaos.protocol.service import Service
@@ -157,15 +164,29 @@ class Membership:
 
     def step(self, now: float, event: Event) -> list[Action]:
         """Take one event in; what must be done comes out, in order."""
+        actions: list[Action] = []
+        self.take(now, event, actions.append)
+        return actions
+
+    def take(self, now: float, event: Event, do: Callable[[Action], object]) -> None:
+        """The same, but each thing is done as soon as it is decided.
+
+        Others get on with what they are told while this peer looks what else there is to do.
+
+        Args:
+            now: seconds, monotonic.
+            event: what has happened.
+            do: takes each action in turn; must not come back with an event before the end.
+        """
         standing = self._standing
-        standing.now, standing.out = now, []
+        standing.now, standing.do = now, do
         if self.role is Role.OUT and not isinstance(event, FromWorker | WorkerGone | Tick):
-            return []
+            return
         if isinstance(event, Heard) and isinstance(event.message, Status):
             self._measure(event.sender, event.message)
         if isinstance(event, Heard) and self._hearing.nothing_new(event.sender, event.message):
             self._evidence.heard(now, event.sender)
-            return standing.out
+            return
         match event:
             case Linked(member=member):
                 self._on_linked(member)
@@ -190,8 +211,21 @@ class Membership:
                 self._service.gone(reason)
             case Tick(late_s=late_s):
                 self._on_tick(late_s)
-        self._after()
-        return standing.out
+        if not self._can_wait(event):
+            self._after()
+
+    def _can_wait(self, event: Event) -> bool:
+        """It was asked to agree, or got an answer, and others are due: who asks waits for that.
+
+        What else there may be to do is done with the next tick.
+        """
+        change = self._agreement.lead.proposer.change
+        match event:
+            case Heard(message=Prepare()):
+                return change is None
+            case Heard(message=Ack()) | FromWorker(message=local.Frozen()):
+                return change is None or bool(change.missing)
+        return False
 
     def _measure(self, sender: Uid, status: Status) -> None:
         """A heartbeat came straight from a neighbour."""
@@ -236,7 +270,7 @@ class Membership:
         watched = (*self._company(), *self._requests.leavers)
         for uid in self._evidence.tick(standing.now, watched, late_s):
             if uid in standing.linked:
-                standing.out.append(Redial(uid, self._evidence.why(uid)))
+                standing.do(Redial(uid, self._evidence.why(uid)))
         if standing.now - self._sent_status_at >= standing.timeouts.beat_s:
             self._sent_status_at = standing.now
             standing.beat()

@@ -149,7 +149,7 @@ class Service:
         finished = self._standing.finished >= 0
         if not finished or self._standing.now - self._gone_at >= self._linger_s:
             self._quit = True
-            self._standing.out.append(Quit("the worker is gone"))
+            self._standing.do(Quit("the worker is gone"))
 
     def _check_start(self) -> None:
         """Neither does a member wait for ever for the first round, nor do others for its worker."""

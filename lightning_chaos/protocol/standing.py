@@ -1,4 +1,4 @@
-"""Where one peer stands, and what all its parts share: links, view, clock, actions so far."""
+"""Where one peer stands, and what all its parts share: links, view, clock, who acts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ACTIVE = (Role.MEMBER, Role.LEAVING)
 
 
 class Standing:
-    """One incarnation's knowledge, and the actions of the present step.
+    """One incarnation's knowledge, and whoever does what it decides.
 
     Args:
         me: this incarnation.
@@ -92,7 +92,8 @@ class Standing:
         self.commit: Commit | None = None
         """What installed it, None for a founder's first view."""
         self.now = 0.0
-        self.out: list[Action] = []
+        self.do: Callable[[Action], object]
+        """Does what is decided in the present step; given with each."""
         self.linked: dict[Uid, Member] = {}
         self.statuses: dict[Uid, Status] = {}
         self.evidence = Evidence(me.uid, self.timeouts)
@@ -123,6 +124,11 @@ class Standing:
         """It works under the view."""
         return self.role in ACTIVE
 
+    def do_all(self, actions: Iterable[Action]) -> None:
+        """Do several things, one after the other."""
+        for action in actions:
+            self.do(action)
+
     def send(self, to: Uid, message: Message) -> None:
         """Send to an incarnation, or to oneself; dropped if no way to it is known."""
         if to == self.me.uid:
@@ -132,7 +138,7 @@ class Standing:
         if hop is not None and hop != to:
             self.pass_on(hop, Carry(self.me.uid, to, MOST_HOPS, encode(message)))
         elif to in self.linked:  # if it is silent, it may still hear
-            self.out.append(Send(to, message))
+            self.do(Send(to, message))
 
     def send_again(self, to: Uid, messages: Iterable[Message]) -> None:
         """Send what a neighbour to whom the link is lost did not get: through others, if at all."""
@@ -144,7 +150,7 @@ class Standing:
 
     def pass_on(self, hop: Uid, carry: Carry) -> None:
         """Give a neighbour a message for somebody else."""
-        self.out.append(Send(hop, carry))
+        self.do(Send(hop, carry))
 
     def hop(self, to: Uid) -> Uid | None:
         """The neighbour through which that incarnation is reached; itself if it is linked."""
@@ -159,14 +165,14 @@ class Standing:
     def send_all(self, message: Message) -> None:
         """Send to everybody linked, whatever becomes of it there, and to the rest of the view."""
         for uid in self.linked:
-            self.out.append(Send(uid, message))
+            self.do(Send(uid, message))
         self._send_around(message)
 
     def beat(self, *uids: Uid) -> None:
         """Say where this peer stands, to these neighbours or, if none is named, to everybody."""
         sent = self.trips.stamp(self.now)
         for uid in uids or self.linked:
-            self.out.append(Send(uid, self.status(sent, self.trips.echo(self.now, uid))))
+            self.do(Send(uid, self.status(sent, self.trips.echo(self.now, uid))))
         if not uids:
             self._send_around(self.status())
 
@@ -187,11 +193,11 @@ class Standing:
 
     def tell(self, message: local.Local) -> None:
         """Tell the worker."""
-        self.out.append(Tell(message))
+        self.do(Tell(message))
 
     def log(self, text: str, level: Level = Level.INFO) -> None:
         """A line of the run's story."""
-        self.out.append(Log(level, text))
+        self.do(Log(level, text))
 
     def allowed_s(self, uid: Uid) -> float:
         """How long to wait for that one's worker."""
@@ -210,11 +216,11 @@ class Standing:
         """Hold connections to everybody in the view."""
         for member in (*view.members, *view.learners):
             if member.uid != self.me.uid:
-                self.out.append(Connect(member))
+                self.do(Connect(member))
 
     def hang_up(self, uid: Uid, reason: str) -> None:
         """Have nothing to do with that one any more; nobody reports that its link is down."""
-        self.out.append(Hangup(uid, reason))
+        self.do(Hangup(uid, reason))
         self.linked.pop(uid, None)
         self.statuses.pop(uid, None)
         self.evidence.forget(uid)

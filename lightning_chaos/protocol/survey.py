@@ -93,7 +93,7 @@ class Survey:
             graph = self.figures.graph(standing.now, view)
             ask = self._replanning.ask(view, graph, self._total_bytes)
             if ask is not None:
-                standing.out.append(ask)
+                standing.do(ask)
 
     def _tell(self, view: View) -> None:
         """Tell the worker its round trips and the lead this peer's row, if they have changed."""

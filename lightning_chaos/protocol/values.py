@@ -168,7 +168,7 @@ class View(msgspec.Struct, frozen=True, array_like=True, dict=True):
     @cached_property
     def uids(self) -> tuple[Uid, ...]:
         """Identities of the members, oldest first."""
-        return tuple(m.uid for m in self.members)
+        return tuple([m.uid for m in self.members])
 
     @property
     def seated(self) -> KeysView[Uid]:

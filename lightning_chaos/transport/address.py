@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """True if the host is this machine for sure (a loopback address or ``localhost``)."""
     if host == "localhost":

@@ -25,6 +25,7 @@ from lightning_chaos.errors import ChaosError, OperationMismatch
 from lightning_chaos.protocol import local
 from lightning_chaos.protocol.values import OpId
 from lightning_chaos.worker.allowance import Allowance
+from lightning_chaos.worker.awake import Awake
 from lightning_chaos.worker.chronicle import Chronicle
 from lightning_chaos.worker.mesh import Mesh
 from lightning_chaos.worker.turns import Outcome
@@ -220,13 +221,15 @@ class Operations:
 
     async def _watch(self, label: str) -> None:
         """Show a long wait, and tell the peer who causes it."""
-        shown = 0.0
+        shown, awake = 0.0, Awake(LATE_CHECK_S)
         while True:
+            due = time.monotonic() + LATE_CHECK_S
             await asyncio.sleep(LATE_CHECK_S)
             late = self._exchange.late()
             if late is None:
                 continue
-            op, seconds, owing = late
+            op, waited_s, owing = late
+            seconds = awake.seconds(waited_s, time.monotonic() - due)
             if seconds - shown >= SHOW_WAIT_S:
                 shown = seconds
                 names = ", ".join(uid.rpartition("/")[0] for uid in owing) or "results"
