@@ -43,3 +43,22 @@ def test_one_that_comes_and_goes_is_not_waited_for_for_ever() -> None:
     waits = [reunion.look(0.1 + t, FIVE, [D, E] if t % 2 else [E], [], []) for t in range(60)]
     assert waits[:6] == [True] * 6
     assert not any(waits[10:])
+
+
+def test_a_view_of_all_does_not_end_the_wait() -> None:
+    reunion = met()
+    assert not reunion.look(0.1, FIVE, [], [], [])
+    reunion.installed(FIVE)
+    assert reunion.look(0.2, FIVE, [A], [], [])  # until its data get through
+    assert not reunion.look(0.3, FIVE, [], [], [])
+    assert not reunion.look(0.3 + COMES_BACK_TIMEOUTS, FIVE, [], [], [])
+    assert not reunion.look(0.4 + COMES_BACK_TIMEOUTS, FIVE, [A], [], [])
+
+
+def test_who_is_left_out_has_not_come_back() -> None:
+    reunion = met()
+    assert reunion.look(0.1, FIVE, [D, E], [], [])
+    assert not reunion.look(0.1 + COMES_BACK_TIMEOUTS, FIVE, [D, E], [], [])
+    three = View("r", 0, 2, MEMBERS[:3], (), 0, mesh_plan([A, B, C]))
+    reunion.installed(three)
+    assert not reunion.look(0.2 + COMES_BACK_TIMEOUTS, three, [C], [], [])

@@ -52,7 +52,7 @@ class Lead:
         """A view is installed: what it settles is settled."""
         self.drafts.installed(now, view, old)
         self.proposer.installed()
-        self._reunion.installed()
+        self._reunion.installed(view)
         self._need_since, self._flush = None, ""
 
     # ---- what to do now --------------------------------------------------------------------

@@ -42,9 +42,13 @@ class Reunion:
         names = ", ".join(uid.rpartition("/")[0] for uid in self._away)
         return f"{names} to come back, as a quorum just has"
 
-    def installed(self) -> None:
-        """A view is installed: whoever it lacks is out."""
-        self._since, self._back_at, self.lacking = None, None, False
+    def installed(self, view: View) -> None:
+        """A view is installed: whoever it lacks is out.
+
+        Whoever it has may not be back yet: the workers' links come after those of the peers.
+        """
+        self._away = [uid for uid in self._away if uid in view.seated]
+        self.lacking = False
 
     def look(
         self,
@@ -71,11 +75,14 @@ class Reunion:
         if self.lacking or (self._since is not None and came_back):
             self._since = now
         self._away = away = [uid for uid in lost if uid not in dead]
-        if self.lacking or self._since is None or not away:
+        if self.lacking or self._since is None:
             self._back_at = None
             return False
         self._back_at = now if self._back_at is None else self._back_at
         longest_s = self._timeouts.longest_s
-        if now - self._back_at >= _MOST_TIMEOUTS * longest_s:
+        waited, all_s = now - self._since, now - self._back_at
+        if waited >= COMES_BACK_TIMEOUTS * longest_s or all_s >= _MOST_TIMEOUTS * longest_s:
+            if not away:
+                self._since = None  # that is over
             return False
-        return now - self._since < COMES_BACK_TIMEOUTS * longest_s
+        return bool(away)
