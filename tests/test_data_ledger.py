@@ -54,6 +54,10 @@ def test_nobody_gets_a_single_sample_if_that_can_be() -> None:
     assert [samples_in(s) for s in share_out(ledger(5), [4] * 3)] == [3, 2, 0]
     assert [samples_in(s) for s in share_out(ledger(1), [4] * 3)] == [1, 0, 0]
     assert [samples_in(s) for s in share_out(ledger(2), [1] * 3)] == [1, 1, 0]
+    assert [samples_in(s) for s in share_out(ledger(13), [4] * 3)] == [3, 4, 4]  # and then two
+    assert [samples_in(s) for s in share_out(ledger(9), (2, 4, 2))] == [2, 3, 2]
+    assert [samples_in(s) for s in share_out(ledger(5), [2] * 2)] == [2, 2]
+    assert [samples_in(s) for s in share_out(ledger(13), [4] * 3, drop_last=True)] == [4, 4, 4]
     assert [b.weight for b in micro_batches(range(3), 4, 2, 100)] == [3, 0]
 
 
@@ -158,6 +162,24 @@ def test_every_position_counts_exactly_once_whatever_happens(
         seen += [p for s in kept for p in positions(s)]
     assert len(seen) == len(set(seen)) == size - ours.left
     assert ours.left < sum(shares) if drop_last else ours.left == 0
+
+
+@given(size=st.integers(2, 200), data=st.data())
+def test_whoever_comes_and_goes_nobody_gets_a_single_sample(size: int, data: st.DataObject) -> None:
+    ours = ledger(size)
+    losses = 0
+    while True:
+        shares = data.draw(st.lists(st.integers(3, 9), min_size=1, max_size=5))
+        slices = share_out(ours, shares)
+        if not any(slices):
+            break
+        assert 1 not in map(samples_in, slices)
+        lost = None
+        if losses < 5 and len(slices) > 1:
+            lost = data.draw(st.none() | st.integers(0, len(slices) - 1))
+            losses += lost is not None
+        ours = commit(ours, [one for rank, one in enumerate(slices) if rank != lost])
+    assert ours.left == 0
 
 
 @given(

@@ -61,7 +61,8 @@ def share_out(
 
     The lowest uncommitted positions, to each as many as its share.  What is left at the end of an
     epoch is shared out in proportion, rounded in favour of larger shares and older members.  If
-    that would leave single samples, those at the other end get none and the others more.
+    that would leave single samples, those at the other end get none and the others more; the last
+    sample of an epoch has one of the round before for company.  BatchNorm refuses to train on one.
 
     Args:
         ledger: What is committed before this round.
@@ -71,6 +72,8 @@ def share_out(
     left = ledger.left
     if left >= sum(shares):
         sizes = list(shares)
+        if left == sum(shares) + 1 and not drop_last and max(shares) > 2:
+            sizes[sizes.index(max(shares))] -= 1
     elif drop_last or not left:
         sizes = [0] * len(shares)
     else:
