@@ -190,6 +190,6 @@ def test_a_slow_link_carries_less_and_its_share_again_once_it_is_fast(
             thread.join(max(0.0, deadline - time.monotonic()))
     assert not problems
     assert not any(thread.is_alive() for thread in threads)
-    last = better_plans(tmp_path, "n1")[-1]
-    # Two thirds of a vector go over each link of a mesh, each way.
-    assert load_of(last) >= LESS
+    # Two thirds of a vector go over each link of a mesh, each way.  The last rounds may have had
+    # another plan yet, if others want the processors.
+    assert any(load_of(event) >= LESS for event in better_plans(tmp_path, "n1")[len(less) :])
