@@ -11,7 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from lightning_chaos.testing.simulator.__main__ import main
@@ -19,6 +21,8 @@ from lightning_chaos.testing.simulator.shares import play
 
 BOUND_S = 1800.0
 """A slow machine with much else to do; a quiet one of two cores needs two minutes for the most."""
+LEAVES_S = 60.0
+"""A second on a quiet machine; a share that gives way may wait for long until it can look."""
 
 
 @pytest.mark.search
@@ -50,6 +54,23 @@ def test_seeds_are_shared_out_and_what_was_played_is_told() -> None:
     said, kept = play("short", 0, 5)
     assert kept
     assert sum(int(line.split()[0]) for line in said.splitlines()) == 5
+
+
+@pytest.mark.search
+@pytest.mark.timeout(BOUND_S)
+def test_shares_end_with_whoever_asked_for_them_however_it_ends() -> None:
+    command = [sys.executable, "-m", "lightning_chaos.testing.simulator", "0:"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
+        asks = psutil.Process(asking.pid)
+        cores = os.cpu_count() or 1
+        while len(shares := asks.children()) < cores:
+            assert asking.poll() is None
+            time.sleep(0.05)
+        asking.kill()
+    gone, left = psutil.wait_procs(shares, timeout=LEAVES_S)
+    for process in left:
+        process.kill()
+    assert len(gone) == cores, f"still there after {LEAVES_S:g} s"
 
 
 @pytest.mark.parametrize("seeds", ["x", ":", "1:2:3:4", "5:3", "0:9:0", "1:2:", "-5:"])

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import re
 import sys
 import time
 
 from lightning_chaos.testing.simulator.draw import DRAWS, MOST_EVENTS
 from lightning_chaos.testing.simulator.run import simulate
-from lightning_chaos.testing.simulator.shares import give_way, is_share, play
+from lightning_chaos.testing.simulator.shares import end_with, give_way, play
 from lightning_chaos.testing.simulator.shrink import shrink
 
 SHRINKS = 20_000
@@ -39,7 +38,12 @@ def main() -> int:
     parser.add_argument(
         "--draw", choices=DRAWS, default="life", help="kind of cases (default: life)"
     )
+    parser.add_argument(
+        "--share-of", type=int, metavar="PID", help="end soon after that process, the parent, has"
+    )
     options = parser.parse_args()
+    if options.share_of is not None:
+        end_with(options.share_of)
     match options.seeds:
         case [int(seed)]:
             outcome = simulate(DRAWS[options.draw](seed))
@@ -53,13 +57,11 @@ def main() -> int:
 
 def _play_all(kind: str, seeds: range) -> int:
     give_way()
-    owner, most = os.getppid(), MOST_EVENTS.get(kind, sys.maxsize)
+    most = MOST_EVENTS.get(kind, sys.maxsize)
     events: list[int] = []
     longer = 0
     further = itertools.count(seeds.start, seeds.step)
     while len(events) < len(seeds):
-        if is_share() and os.getppid() != owner:
-            return 1  # nobody is there to be told
         seed = next(further)
         outcome = simulate(DRAWS[kind](seed), story=False)
         if outcome.problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ AUTOGROUP = Path("/proc/self/autogroup")
 NICEST = "19"
 TRIES = 50
 TRY_S = 0.1
+LOOK_S = 1.0
+"""How often a share looks whether anybody is there to be told what it finds."""
 
 
 def play(kind: str, first: int, runs: int, bound_s: float | None = None) -> tuple[str, bool]:
@@ -34,6 +37,7 @@ def play(kind: str, first: int, runs: int, bound_s: float | None = None) -> tupl
     """
     cores = min(os.cpu_count() or 1, runs)
     command = [sys.executable, "-m", "lightning_chaos.testing.simulator", "--draw", kind]
+    command += ["--share-of", str(os.getpid())]
     end = None if bound_s is None else time.monotonic() + bound_s
     told = ""
     with contextlib.ExitStack() as stack:
@@ -66,6 +70,21 @@ def give_way() -> None:
             return
         except BlockingIOError:  # ordinary users may do so ten times a second, all together
             time.sleep(TRY_S)
+
+
+def end_with(parent: int) -> None:
+    """Soon after its parent has ended, however it did, so does this process: a case may take hours.
+
+    It has no child and no file, so it just ends.
+    """
+
+    def look(*_: object) -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    look()
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
 
 
 def is_share() -> bool:
