@@ -13,10 +13,11 @@ import itertools
 import re
 import sys
 import time
+from typing import Any
 
 from lightning_chaos.testing.simulator.draw import DRAWS, MOST_EVENTS
 from lightning_chaos.testing.simulator.run import simulate
-from lightning_chaos.testing.simulator.shares import end_with, give_way, play
+from lightning_chaos.testing.simulator.shares import ending_with, give_way, play
 from lightning_chaos.testing.simulator.shrink import shrink
 
 SHRINKS = 20_000
@@ -42,17 +43,23 @@ def main() -> int:
         "--share-of", type=int, metavar="PID", help="end soon after that process, the parent, has"
     )
     options = parser.parse_args()
-    if options.share_of is not None:
-        end_with(options.share_of)
-    match options.seeds:
+    if options.share_of is None:
+        return _play(options.draw, options.seeds)
+    with ending_with(options.share_of):
+        code = _play(options.draw, options.seeds)
+    return code
+
+
+def _play(kind: str, seeds: Any) -> int:
+    match seeds:
         case [int(seed)]:
-            outcome = simulate(DRAWS[options.draw](seed))
+            outcome = simulate(DRAWS[kind](seed))
             print(outcome)
             return int(bool(outcome.problem))
         case [int(first), None]:
             return _go_on(first)
-        case seeds:
-            return _play_all(options.draw, range(*seeds))
+        case _:
+            return _play_all(kind, range(*seeds))
 
 
 def _play_all(kind: str, seeds: range) -> int:

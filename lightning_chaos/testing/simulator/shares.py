@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -72,7 +73,8 @@ def give_way() -> None:
             time.sleep(TRY_S)
 
 
-def end_with(parent: int) -> None:
+@contextlib.contextmanager
+def ending_with(parent: int) -> Iterator[None]:
     """Soon after its parent has ended, however it did, so does this process: a case may take hours.
 
     It has no child and no file, so it just ends.
@@ -85,6 +87,10 @@ def end_with(parent: int) -> None:
     look()
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)  # an interpreter that ends has no handlers left
 
 
 def is_share() -> bool:
