@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import io
 import json
@@ -22,9 +21,8 @@ import sys
 import threading
 from typing import Any, NoReturn
 
+from lightning_chaos.testing.ending import end_with
 from lightning_chaos.testing.lab.wan.enter import enter
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(fd: int) -> list[str] | None:
@@ -48,7 +46,7 @@ def main(fd: int) -> list[str] | None:
             else:
                 server, pid = os.getpid(), os.fork()
                 if pid == 0:
-                    _end_with(server)
+                    end_with(server)
                     _become(request)
                     return list(request["argv"])
                 codes[pid] = None
@@ -66,15 +64,6 @@ def _poll(pid: int, codes: dict[int, int | None]) -> int | None:
         done, status = os.waitpid(pid, os.WNOHANG)
         codes[pid] = os.waitstatus_to_exitcode(status) if done else None
     return codes[pid]
-
-
-def _end_with(server: int) -> None:
-    """Be killed when the server dies, however it does."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)
 
 
 def _become(job: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ import itertools
 import re
 import sys
 import time
-from typing import Any
 
+from lightning_chaos.testing.ending import end_with
 from lightning_chaos.testing.simulator.draw import DRAWS, MOST_EVENTS
 from lightning_chaos.testing.simulator.run import simulate
-from lightning_chaos.testing.simulator.shares import ending_with, give_way, play
+from lightning_chaos.testing.simulator.shares import give_way, play
 from lightning_chaos.testing.simulator.shrink import shrink
 
 SHRINKS = 20_000
@@ -40,26 +40,20 @@ def main() -> int:
         "--draw", choices=DRAWS, default="life", help="kind of cases (default: life)"
     )
     parser.add_argument(
-        "--share-of", type=int, metavar="PID", help="end soon after that process, the parent, has"
+        "--share-of", type=int, metavar="PID", help="end with that process, the parent"
     )
     options = parser.parse_args()
-    if options.share_of is None:
-        return _play(options.draw, options.seeds)
-    with ending_with(options.share_of):
-        code = _play(options.draw, options.seeds)
-    return code
-
-
-def _play(kind: str, seeds: Any) -> int:
-    match seeds:
+    if options.share_of is not None:
+        end_with(options.share_of)
+    match options.seeds:
         case [int(seed)]:
-            outcome = simulate(DRAWS[kind](seed))
+            outcome = simulate(DRAWS[options.draw](seed))
             print(outcome)
             return int(bool(outcome.problem))
         case [int(first), None]:
             return _go_on(first)
-        case _:
-            return _play_all(kind, range(*seeds))
+        case seeds:
+            return _play_all(options.draw, range(*seeds))
 
 
 def _play_all(kind: str, seeds: range) -> int:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -16,8 +14,6 @@ AUTOGROUP = Path("/proc/self/autogroup")
 NICEST = "19"
 TRIES = 50
 TRY_S = 0.1
-LOOK_S = 1.0
-"""How often a share looks whether anybody is there to be told what it finds."""
 
 
 def play(kind: str, first: int, runs: int, bound_s: float | None = None) -> tuple[str, bool]:
@@ -71,26 +67,6 @@ def give_way() -> None:
             return
         except BlockingIOError:  # ordinary users may do so ten times a second, all together
             time.sleep(TRY_S)
-
-
-@contextlib.contextmanager
-def ending_with(parent: int) -> Iterator[None]:
-    """Soon after its parent has ended, however it did, so does this process: a case may take hours.
-
-    It has no child and no file, so it just ends.
-    """
-
-    def look(*_: object) -> None:
-        if os.getppid() != parent:
-            os._exit(1)
-
-    look()
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)  # an interpreter that ends has no handlers left
 
 
 def is_share() -> bool:
